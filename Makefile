@@ -1,0 +1,43 @@
+# make demo, make test: each sets up what it needs in .venv, once. The rest: lint, bench, clean.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+METADATA := setup.cfg pyproject.toml constraints.txt
+
+# One thread per process: the test workers and the benchmarks share the cores.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/run.stamp
+	$(BIN)/relsim demo
+
+test: lint
+	$(TEST) -n 2 --dist loadgroup
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp
+	$(TEST) tests/benchmarks --benchmark-enable
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find lorentz relsim kernels examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or later is needed, this is %d.%d: make PYTHON=python3.12, say" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: $(METADATA) | $(BIN)/pip
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(METADATA) | $(BIN)/pip
+	$(INSTALL) --editable ".[dev,plot,rdf]"
+	touch $@ $(VENV)/run.stamp

@@ -1,0 +1,96 @@
+"""How the chart stays finite: dtypes, square roots at zero, series at the origin, the edge of the range.
+
+The whole epsilon policy of the library stands here. Nothing is added to a denominator and nothing is clamped from
+below to keep it away from zero: the formulas have no pole on the manifold, and what is left is
+
+* `sqrt0`, a square root whose derivative at zero is zero;
+* `sinhc` and `asinhc`, entire in the square of their argument, by series below `SERIES`;
+* `reach`, the longest step that ends where squares of coordinates can still be represented.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Curvature = float | Tensor
+"""The curvature is `-c`. `c` is a float, or a tensor of shape (), (1,) or (..., 1) that broadcasts against rows."""
+
+SERIES = 0.01
+"""Squares below this use the series: eight terms then reach float64, and derivatives keep 14 digits above it."""
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return `x` in float32 or better: times and distances are never formed in 16 bits."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+def curvature(c: Curvature, like: Tensor) -> Curvature:
+    """Return `c` so that it changes no dtype: a float stays a float, a tensor takes the dtype of `like`."""
+    return c.to(like.dtype) if isinstance(c, Tensor) else c
+
+
+def same_width(x: Tensor, y: Tensor) -> None:
+    """Raise ValueError unless both tensors have the same number of space coordinates.
+
+    Broadcasting would otherwise hide the commonest mistake, mixing (..., n) points with (..., n + 1) ambient ones.
+    """
+    n, m = x.shape[-1], y.shape[-1]
+    if n != m:
+        hint = ": did you pass ambient points? use lorentz.from_ambient(x)" if abs(n - m) == 1 else ""
+        raise ValueError(f"expected space coordinates (..., {n}), got (..., {m}){hint}")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keep autocast from rounding a product, whose terms cancel, to 16 bits."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def transforming() -> bool:
+    """Whether a `torch.func` transform or forward mode is under way: values are hidden, fused kernels may lack it."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def per_row(s: Tensor, keepdim: bool) -> Tensor:
+    """Return the (..., 1) column `s` as asked for: columns until the end, so that `c` of shape (1,) broadcasts."""
+    return s if keepdim else s.squeeze(-1)
+
+
+def sqrt0(s: Tensor) -> Tensor:
+    """Return the square root of s >= 0, with derivative zero (not infinity) at s = 0. NaN stays NaN."""
+    zero = s == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, s).sqrt())
+
+
+def sinhc(u: Tensor) -> Tensor:
+    """Return sinh(t) / t for u = t^2 >= 0, smooth at u = 0 in every derivative."""
+    small = u < SERIES
+    z = torch.where(small, u, 0.0)
+    series = 1 + z / 6 * (1 + z / 20 * (1 + z / 42 * (1 + z / 72 * (1 + z / 110 * (1 + z / 156)))))
+    t = torch.where(small, 1.0, u).sqrt()
+    return torch.where(small, series, t.sinh() / t)
+
+
+def asinhc(u: Tensor) -> Tensor:
+    """Return asinh(t) / t for u = t^2 >= 0, smooth at u = 0 in every derivative."""
+    small = u < SERIES
+    z = torch.where(small, u, 0.0)
+    series = torch.ones_like(z)
+    for k in range(7, -1, -1):  # Horner: the ratio of consecutive coefficients is -(2k + 1)^2 / ((2k + 2)(2k + 3))
+        series = 1 - z * series * ((2 * k + 1) ** 2 / ((2 * k + 2) * (2 * k + 3)))
+    t = torch.where(small, 1.0, u).sqrt()
+    return torch.where(small, series, t.asinh() / t)
+
+
+def reach(x0: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the longest scaled step t from a point of time x0 that ends inside the range of `dtype`.
+
+    A step of scaled length t multiplies the time by at most e^t, so t <= log(R / x0) with R the largest radius whose
+    square, and the square of the sum of two such, can be represented in the dtype that times are computed in.
+    """
+    wide = torch.finfo(x0.dtype).max ** 0.5 / 4
+    largest = min(torch.finfo(dtype).max / 4, wide)
+    return (largest / x0.detach()).log().clamp_min(torch.finfo(x0.dtype).tiny)

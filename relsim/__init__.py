@@ -1,0 +1,82 @@
+"""How similar are two relations of a knowledge base?
+
+    import relsim
+
+    kb = relsim.open_kb("data/codex-s")
+    model = relsim.fit(kb)
+    div = relsim.RaoBlackwell().divergence(model)
+    relsim.neighbours(div, "P27", k=5)
+
+After Chen et al., Quantifying Similarity between Relations with Fact Distribution, ACL 2019, arXiv:1907.08937.
+Names load on first use, so that `relsim --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from relsim.counts import CountsDistribution
+    from relsim.distribution import FactDistribution
+    from relsim.divergence import Divergence
+    from relsim.errors import RelsimError
+    from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
+    from relsim.ingest import open_kb
+    from relsim.kb import KB, Triples
+    from relsim.mlp import MLPDistribution
+    from relsim.models import load_model, save_model
+    from relsim.report import write_report
+    from relsim.similar import neighbours, similarity
+    from relsim.training import Training, fit, fit_counts
+
+_HOMES = {
+    "counts": ["CountsDistribution"],
+    "distribution": ["FactDistribution"],
+    "divergence": ["Divergence"],
+    "errors": ["RelsimError"],
+    "estimators": ["Enumerate", "MonteCarlo", "RaoBlackwell"],
+    "ingest": ["open_kb"],
+    "kb": ["KB", "Triples"],
+    "mlp": ["MLPDistribution"],
+    "models": ["load_model", "save_model"],
+    "report": ["write_report"],
+    "similar": ["neighbours", "similarity"],
+    "training": ["Training", "fit", "fit_counts"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "KB",
+    "CountsDistribution",
+    "Divergence",
+    "Enumerate",
+    "FactDistribution",
+    "MLPDistribution",
+    "MonteCarlo",
+    "RaoBlackwell",
+    "RelsimError",
+    "Training",
+    "Triples",
+    "__version__",
+    "fit",
+    "fit_counts",
+    "load_model",
+    "neighbours",
+    "open_kb",
+    "save_model",
+    "similarity",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

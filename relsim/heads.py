@@ -1,0 +1,153 @@
+"""Which heads to evaluate, and with what weight: survey sampling for the tail part of a divergence.
+
+The tail part is a mean over heads, T_ab = sum_h p_a(h) D_ab(h), and evaluating D at a head is the whole cost. One
+sample of heads serves all relations: unequal probabilities, no replacement, weights calibrated on what is known of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+THIN = 1e-4  # a head that would count less than this for a relation is evaluated for it with a probability only
+RIDGE = 1.0
+PRIOR = 4.0  # degrees of freedom that the pooled variance of a relation is worth
+
+
+@dataclass(frozen=True)
+class HeadSample:
+    """H heads to evaluate for R relations, and the weights that turn values at them into means and standard errors.
+
+    Attributes:
+        heads: (H,) int64.
+        active: (H, R) whether the head is evaluated for the relation as the source of a divergence.
+        weight: (H, R) float64, so that T_ab ~ sum_h weight[h, a] D_ab(h).
+        features: (H, K) float64, what the calibration regressed D on; the first is 1.
+        fit: (H, R) float64, the weights of that regression.
+        bread: (R, K, K) float64, its inverse normal matrix with a ridge: beta_ab = bread_a sum_h fit[h, a] x_h D_ab(h).
+        noise: (H, R) float64, so that the variance of T_ab is sum_h noise[h, a] (D_ab(h) - x_h . beta_ab)^2.
+        freedom: (R,) float64, the effective number of sampled heads less the parameters that the regression took.
+    """
+
+    heads: Tensor
+    active: Tensor
+    weight: Tensor
+    features: Tensor
+    fit: Tensor
+    bread: Tensor
+    noise: Tensor
+    freedom: Tensor
+
+
+def all_heads(probability: Tensor) -> HeadSample:
+    """Return every head with its probability p_a(h), (R, E): nothing is sampled, the standard error is zero."""
+    weight = probability.double().T.contiguous()
+    relations = weight.shape[1]
+    return HeadSample(
+        heads=torch.arange(len(weight), device=weight.device),
+        active=torch.ones_like(weight, dtype=torch.bool),
+        weight=weight,
+        features=weight.new_zeros(len(weight), 0),
+        fit=weight.new_zeros(len(weight), relations),
+        bread=weight.new_zeros(relations, 0, 0),
+        noise=weight.new_zeros(len(weight), relations),
+        freedom=weight.new_zeros(relations),
+    )
+
+
+def sample_heads(probability: Tensor, size: int, features: int, rng: np.random.Generator) -> HeadSample:
+    """Draw `size` of E heads for relations with head probabilities p_a(h), (R, E), and calibrate their weights.
+
+    Sampling is systematic, without replacement, with the inclusion probabilities of `inclusion`. The weights are those
+    of the generalised regression estimator (Särndal, Swensson and Wretman, 1992, section 6.4): D is regressed on a few
+    features known of every head, and only the residuals are left to chance. The features are the leading left singular
+    vectors of log p(h | r), which tell types of heads apart.
+    """
+    p = probability.double()
+    include = inclusion(p, size)
+    heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(p.device)
+    known = head_features(p, features)
+    share, chance = p[:, heads].T, include[heads, None]  # (H, R), (H, 1)
+    thin = (share / chance / THIN).clamp(max=1)  # Poisson thinning keeps the estimate unbiased
+    active = torch.from_numpy(rng.random(tuple(thin.shape))).to(p.device) < thin
+    chance = chance * thin.clamp(min=1e-300)
+    return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], p @ known)
+
+
+def inclusion(probability: Tensor, size: int, rounds: int = 10) -> Tensor:
+    """Return probabilities (E,) of including each head, summing to `size`, that serve all relations alike.
+
+    They minimise sum_a log V_a for the variances V_a = sum_h p_a(h)^2 (1 / pi_h - 1) of a unit response, by the fixed
+    point pi_h proportional to sqrt(sum_a p_a(h)^2 / V_a), cut at 1: heads that matter much are certain.
+    """
+    squared = probability.double().square()
+    measure = probability.double().amax(dim=0)
+    for _ in range(rounds):
+        include = proportional(measure, size)
+        variance = squared @ (1 / include - 1)
+        measure = (squared / variance.clamp(min=1e-12)[:, None]).sum(dim=0).sqrt()
+    return proportional(measure, size)
+
+
+def proportional(measure: Tensor, size: int) -> Tensor:
+    """Return min(1, kappa measure) with kappa such that the sum is `size` (all ones where `size` is the length)."""
+    if size >= len(measure):
+        return torch.ones_like(measure)
+    ordered, _ = measure.clamp(min=1e-300).sort(descending=True)
+    rest = ordered.flip(0).cumsum(0).flip(0)  # sum of the entries from i on
+    certain = torch.arange(size, device=measure.device)
+    kappa = (size - certain) / rest[:size]
+    fits = (kappa * ordered[:size] <= 1).nonzero()
+    return (measure * kappa[fits[0, 0] if len(fits) else size - 1]).clamp(min=1e-300, max=1)
+
+
+def systematic(include: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw indices with inclusion probabilities `include`, without replacement, in random order (Madow, 1949)."""
+    order = rng.permutation(len(include))
+    ticks = np.floor(np.cumsum(include[order]) + rng.random())
+    return np.sort(order[np.diff(ticks, prepend=0) > 0])
+
+
+def head_features(probability: Tensor, count: int) -> Tensor:
+    """Return (E, 1 + count) features of heads: 1, and leading left singular vectors of the centred log p(h | r)."""
+    log = probability.clamp(min=1e-300).log().T  # (E, R)
+    log = log - log.mean(dim=0)
+    value, vector = torch.linalg.eigh(log.T @ log)  # of the small Gram matrix: R^2 E operations
+    value, vector = value.flip(0)[:count], vector.flip(1)[:, :count]
+    left = log @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
+    return torch.cat([log.new_ones(len(log), 1), left * len(log) ** 0.5], dim=1)
+
+
+def moderated(variance: Tensor, mean: Tensor, freedom: Tensor) -> Tensor:
+    """Shrink the variances (R, R) of means (R, R) towards what their row has in common, after Smyth (2004).
+
+    A variance from few heads is itself uncertain, and a pair looks certain where by chance no deviating head was drawn.
+    The rows' common coefficient of variation counts for `PRIOR` degrees of freedom beside the row's own (R,).
+    """
+    common = variance.sum(dim=1) / mean.square().sum(dim=1).clamp(min=1e-300)
+    pooled = common[:, None] * mean.square()
+    return (freedom[:, None] * variance + PRIOR * pooled) / (freedom[:, None] + PRIOR)
+
+
+def _calibrated(heads: Tensor, active: Tensor, weight: Tensor, chance: Tensor, x: Tensor, total: Tensor) -> HeadSample:
+    """Shift the inverse-probability weights (H, R) so that the features' means become the known `total` (R, K)."""
+    fit = weight.square() * (1 - chance)  # certain heads leave nothing to explain
+    mass = fit.sum(dim=0)
+    effective = mass.square() / fit.square().sum(dim=0).clamp(min=1e-300)
+    normal = torch.einsum("ha,hk,hl->akl", fit, x, x)
+    spread = normal.diagonal(dim1=1, dim2=2) - normal[:, 0].square() / mass.clamp(min=1e-300)[:, None]
+    penalty = RIDGE * x.shape[1] / effective.clamp(min=1)[:, None] * spread.clamp(min=0)
+    penalty[:, 0] = 0
+    floor = 1e-9 * normal.diagonal(dim1=1, dim2=2).amax(dim=1).clamp(min=1e-200)
+    bread = torch.linalg.inv(normal + torch.diag_embed(penalty + floor[:, None]))
+    miss = total - weight.T @ x
+    calibrated = weight + fit * torch.einsum("hk,akl,al->ha", x, bread, miss)
+    leverage = fit * torch.einsum("hk,akl,hl->ha", x, bread, x)
+    noise = calibrated.square() * (1 - chance) / (1 - leverage).clamp(min=0.1).square()
+    calibrated, noise = (torch.where(active, value, 0) for value in (calibrated, noise))
+    freedom = (effective - leverage.sum(dim=0)).clamp(min=1)
+    return HeadSample(heads, active, calibrated, x, fit, bread, noise, freedom)

@@ -1,0 +1,288 @@
+"""A knowledge base in memory and on disk: integer triples with multiplicities, and the names behind the integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from relsim.errors import RelsimError, unknown_name
+from relsim.storage import atomic_folder, read_json, sha256, write_json
+
+SPLITS = ("train", "valid", "test")
+MANIFEST = "manifest.json"
+FORMAT = 1
+_TABLES = ("entities", "relations", "triples")
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Distinct facts (head, relation, tail) as int64 columns, each with the number of times that it was stated."""
+
+    head: NDArray[np.int64]
+    relation: NDArray[np.int64]
+    tail: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def from_columns(
+        cls, head: ArrayLike, relation: ArrayLike, tail: ArrayLike, count: ArrayLike | None = None
+    ) -> Triples:
+        """Merge equal rows, adding their counts (1 each by default). Rows come out sorted by relation, head, tail."""
+        relation_, head_, tail_ = (np.asarray(column, dtype=np.int64) for column in (relation, head, tail))
+        weight = np.ones(len(head_), np.int64) if count is None else np.asarray(count, dtype=np.int64)
+        order, first = _sorting(relation_, head_, tail_)
+        starts = np.flatnonzero(first)
+        total = np.add.reduceat(weight[order], starts) if len(starts) else weight
+        rows = order[starts]
+        return cls(head_[rows], relation_[rows], tail_[rows], total)
+
+    @classmethod
+    def concat(cls, parts: Iterable[Triples]) -> Triples:
+        """Merge several sets of facts, adding the counts of equal facts."""
+        parts = list(parts) or [cls.from_columns([], [], [])]
+        return cls.from_columns(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("head", "relation", "tail", "count"))
+        )
+
+    def __len__(self) -> int:
+        return len(self.head)
+
+    @property
+    def total(self) -> int:
+        """The number of statements: the sum of the counts."""
+        return int(self.count.sum())
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Triples:
+        """Return the facts at `rows`, indices or a mask."""
+        return Triples(self.head[rows], self.relation[rows], self.tail[rows], self.count[rows])
+
+
+@dataclass(frozen=True)
+class KB:
+    """Facts over named entities and relations, in the splits `train`, `valid` and `test` (absent ones are empty).
+
+    `skipped` counts what ingestion left out, by reason (`{"literal": 3}`), and `source` says where the facts came from.
+    """
+
+    entities: Sequence[str]
+    relations: Sequence[str]
+    splits: Mapping[str, Triples]
+    source: str = ""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.splits) - set(SPLITS)
+        if unknown:
+            raise ValueError(f"expected splits among {SPLITS}, got {sorted(unknown)}")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(part):,}" for name, part in self.splits.items())
+        return f"KB(entities={len(self.entities):,}, relations={len(self.relations):,}, {sizes})"
+
+    @property
+    def train(self) -> Triples:
+        return self._split("train")
+
+    @property
+    def valid(self) -> Triples:
+        return self._split("valid")
+
+    @property
+    def test(self) -> Triples:
+        return self._split("test")
+
+    @cached_property
+    def facts(self) -> Triples:
+        """All facts, whatever their split."""
+        return Triples.concat(self.splits.values())
+
+    @cached_property
+    def support(self) -> NDArray[np.int64]:
+        """The number of distinct facts of each relation, shape (R,)."""
+        return np.bincount(self.facts.relation, minlength=len(self.relations))
+
+    def entity_id(self, name: str) -> int:
+        """Return the index of an entity.
+
+        Raises:
+            RelsimError: no entity has that name; the message suggests the nearest ones.
+        """
+        try:
+            return self._entity_ids[name]
+        except KeyError:
+            raise unknown_name("entity", name, self.entities) from None
+
+    def relation_id(self, name: str) -> int:
+        """Return the index of a relation.
+
+        Raises:
+            RelsimError: no relation has that name; the message suggests the nearest ones.
+        """
+        try:
+            return self._relation_ids[name]
+        except KeyError:
+            raise unknown_name("relation", name, self.relations) from None
+
+    def with_validation(self, share: float = 0.1, seed: int = 0) -> KB:
+        """Return this KB if it has validation facts, else one that holds out `share` of the training facts for it."""
+        if len(self.valid):
+            return self
+        held_out = np.random.default_rng(seed).random(len(self.train)) < share
+        splits = {**self.splits, "train": self.train.take(~held_out), "valid": self.train.take(held_out)}
+        return KB(self.entities, self.relations, splits, self.source, self.skipped)
+
+    def save(self, path: str | Path) -> None:
+        """Write the KB as a folder of Parquet files and a manifest with their hashes; it appears whole or not at all.
+
+        Raises:
+            RelsimError: `path` exists and is not a KB folder.
+        """
+        triples = [(name, part) for name, part in self.splits.items()]
+        columns = {
+            name: np.concatenate([getattr(part, name) for _, part in triples] or [np.zeros(0, np.int64)])
+            for name in ("head", "relation", "tail", "count")
+        }
+        lengths = np.array([len(part) for _, part in triples], np.int64)
+        split = np.repeat(np.array([name for name, _ in triples], np.str_), lengths)
+        tables = {
+            "entities": pa.table({"name": pa.array(self.entities, pa.string())}),
+            "relations": pa.table({"name": pa.array(self.relations, pa.string())}),
+            "triples": pa.table({**columns, "split": pa.array(split.tolist(), pa.string())}),
+        }
+        with atomic_folder(path, MANIFEST) as folder:
+            for name, table in tables.items():
+                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+            manifest = {
+                "kind": "relsim-kb",
+                "format": FORMAT,
+                "source": self.source,
+                "skipped": dict(self.skipped),
+                "splits": list(self.splits),
+                "sha256": {name: sha256(folder / f"{name}.parquet") for name in _TABLES},
+            }
+            write_json(folder / MANIFEST, manifest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> KB:
+        """Read a folder written by `save`.
+
+        Raises:
+            RelsimError: the folder is not a KB, was written by a later version, or a file is damaged.
+        """
+        folder = Path(path)
+        manifest = read_json(folder / MANIFEST, "KB")
+        if manifest.get("kind") != "relsim-kb":
+            raise RelsimError(f"{folder}: not a KB folder: make one with `relsim ingest`")
+        if manifest.get("format") != FORMAT:
+            raise RelsimError(
+                f"{folder}: KB format {manifest.get('format')}, this version reads {FORMAT}: ingest again"
+            )
+        if missing := {"source", "skipped", "splits", "sha256"} - set(manifest):
+            raise RelsimError(f"{folder / MANIFEST}: damaged (no {min(missing)}): run `relsim ingest` again")
+        tables = {}
+        for name in _TABLES:
+            file = folder / f"{name}.parquet"
+            if not file.is_file() or sha256(file) != manifest["sha256"].get(name):
+                raise RelsimError(f"{file}: missing, or not as its manifest says: run `relsim ingest` again")
+            tables[name] = pq.read_table(file)
+        triples = tables["triples"]
+        split = np.asarray(triples["split"].to_pylist(), dtype=object)
+        columns = [triples[name].to_numpy() for name in ("head", "relation", "tail", "count")]
+        return cls(
+            tables["entities"]["name"].to_pylist(),
+            tables["relations"]["name"].to_pylist(),
+            {name: Triples(*(column[split == name] for column in columns)) for name in manifest["splits"]},
+            manifest["source"],
+            manifest["skipped"],
+        )
+
+    @classmethod
+    def from_names(
+        cls, facts: Iterable[tuple[str, str, str]], source: str = "", **splits: Iterable[tuple[str, str, str]]
+    ) -> KB:
+        """Build a KB from (head, relation, tail) names: `facts` is the training split, `valid=` and `test=` are others.
+
+        Entities and relations are numbered in the order of their first appearance.
+        """
+        entities: dict[str, int] = {}
+        relations: dict[str, int] = {}
+
+        def encode(rows: Iterable[tuple[str, str, str]]) -> Triples:
+            ids = [
+                (
+                    entities.setdefault(h, len(entities)),
+                    relations.setdefault(r, len(relations)),
+                    entities.setdefault(t, len(entities)),
+                )
+                for h, r, t in rows
+            ]
+            return Triples.from_columns(*np.array(ids, dtype=np.int64).reshape(-1, 3).T)
+
+        encoded = {name: encode(rows) for name, rows in {"train": facts, **splits}.items()}
+        return cls(list(entities), list(relations), encoded, source)
+
+    @classmethod
+    def from_networkx(cls, graph: nx.Graph[Any], relation: str = "relation") -> KB:
+        """Build a KB from a graph whose edges carry their relation in the attribute `relation`, or as multigraph key.
+
+        Nodes become entities named by `str`. An undirected edge is one fact, in the order that networkx gives it. A key
+        counts where the edge has no such attribute and the key is a string.
+
+        Raises:
+            RelsimError: an edge says no relation.
+        """
+        options = {"keys": True} if graph.is_multigraph() else {}
+        edges: Iterable[tuple[Any, ...]] = graph.edges(data=True, **options)  # type: ignore[call-overload]
+        facts = []
+        for head, tail, *key, data in edges:
+            name = data.get(relation, next((k for k in key if isinstance(k, str)), None))
+            if name is None:
+                raise RelsimError(f"edge {head!r} -> {tail!r} has no attribute {relation!r}: name the one that it has")
+            facts.append((str(head), str(name), str(tail)))
+        return cls.from_names(facts, source="networkx")
+
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
+        """Return the facts as a multigraph, each edge with the attributes `relation`, `split` and `count`."""
+        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        graph.add_nodes_from(self.entities)
+        for split, part in self.splits.items():
+            for h, r, t, n in zip(part.head, part.relation, part.tail, part.count, strict=True):
+                name = self.relations[r]
+                graph.add_edge(self.entities[h], self.entities[t], relation=name, split=split, count=int(n))
+        return graph
+
+    def _split(self, name: str) -> Triples:
+        return self.splits.get(name) or Triples.from_columns([], [], [])
+
+    @cached_property
+    def _entity_ids(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.entities)}
+
+    @cached_property
+    def _relation_ids(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.relations)}
+
+
+def _sorting(*columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the order that sorts rows by the first column, then the next, and whether each differs from the last."""
+    sizes = [int(column.max(initial=0)) + 1 for column in columns]
+    packs = math.prod(sizes) <= np.iinfo(np.int64).max and all(column.min(initial=0) >= 0 for column in columns)
+    if packs:  # one key sorts ten times faster than three
+        key = columns[0]
+        for column, size in zip(columns[1:], sizes[1:], strict=True):
+            key = key * size + column
+        columns = (key,)
+    order = np.lexsort(columns[::-1]) if len(columns) > 1 else np.argsort(columns[0])
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.logical_or.reduce([np.diff(column[order]) != 0 for column in columns])
+    return order, first

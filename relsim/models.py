@@ -1,0 +1,61 @@
+"""Models on disk: a folder of safetensors and JSON. Reading one runs no code from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from relsim.counts import CountsDistribution
+from relsim.distribution import FactDistribution
+from relsim.errors import RelsimError
+from relsim.mlp import MLPDistribution
+from relsim.storage import atomic_folder, read_json, write_json
+from relsim.training import zero_denormals_
+
+MANIFEST = "model.json"
+KINDS: dict[str, type[FactDistribution]] = {cls.kind: cls for cls in (MLPDistribution, CountsDistribution)}
+
+
+def save_model(model: FactDistribution, path: str | Path) -> None:
+    """Write a model as a folder: `model.json`, `entities.json`, `model.safetensors`; it appears whole or not at all.
+
+    Raises:
+        RelsimError: `path` exists and is not a model folder.
+    """
+    with atomic_folder(path, MANIFEST) as folder:
+        tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+        (folder / "entities.json").write_text(json.dumps(model.entities, ensure_ascii=False), encoding="utf-8")
+        description = {
+            "kind": model.kind,
+            "format": 1,
+            "config": model.config(),
+            "relations": model.relations,
+            "meta": model.meta,
+        }
+        write_json(folder / MANIFEST, description)
+
+
+def load_model(path: str | Path) -> FactDistribution:
+    """Read a folder written by `save_model`, in evaluation mode.
+
+    Raises:
+        RelsimError: the folder is not a model, or is damaged.
+    """
+    folder = Path(path)
+    description = read_json(folder / MANIFEST, "model")
+    kind = KINDS.get(description.get("kind", ""))
+    if kind is None or description.get("format") != 1:
+        raise RelsimError(f"{folder}: not a model of this version: make one with `relsim fit`")
+    try:
+        entities = json.loads((folder / "entities.json").read_text(encoding="utf-8"))
+        model = kind(entities, description["relations"], **description["config"])
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except Exception as error:  # whatever safetensors, json and torch say of truncated or foreign files
+        reason = str(error).splitlines()[0]
+        raise RelsimError(f"{folder}: damaged ({reason}): run `relsim fit` again") from None
+    model.meta = description["meta"]
+    zero_denormals_(model)
+    return model.eval()

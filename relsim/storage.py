@@ -1,0 +1,132 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from relsim.errors import RelsimError
+
+
+@contextmanager
+def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
+    """Yield a scratch folder that becomes `path` on success and vanishes on any failure.
+
+    `marker` is the file that tells a folder of this kind (`manifest.json`, say). An existing folder is replaced only
+    where it holds the marker, so that a mistyped path never deletes somebody's work.
+
+    Raises:
+        RelsimError: `path` exists and is neither empty nor a folder of this kind; the disk refuses (it is full, say).
+    """
+    check_target(path, marker)
+    with _writing(path) as target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            scratch.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; the result is an ordinary one
+            yield scratch
+            _swap(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_target(path: str | Path, marker: str) -> None:
+    """Refuse a path that `atomic_folder` would not replace; long work asks before it starts.
+
+    Raises:
+        RelsimError: `path` exists and is neither empty nor a folder that holds `marker`.
+    """
+    with _writing(path) as target:
+        if target.exists() and not (target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))):
+            raise RelsimError(f"{path}: exists and holds no {marker}, so it is not overwritten: name another folder")
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a scratch path beside `path` that replaces it on success and vanishes on any failure.
+
+    Raises:
+        RelsimError: the disk refuses (it is full, say).
+    """
+    with _writing(path) as target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            yield scratch
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    """Return the object in the JSON file `path` of a `kind` folder.
+
+    Raises:
+        RelsimError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RelsimError(f"{path.parent}: not a {kind} folder, it has no {path.name}") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise RelsimError(f"{path}: damaged ({error}): make the {kind} again") from None
+    if not isinstance(value, dict):
+        raise RelsimError(f"{path}: damaged (expected a JSON object): make the {kind} again")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` to `path` as UTF-8 JSON."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _writing(path: str | Path) -> Iterator[Path]:
+    """Yield the real place behind `path`; what the system says against writing there becomes one line."""
+    try:
+        yield Path(path).resolve()  # renaming a symbolic link would leave the folder behind it as it was
+    except Exception as error:
+        # safetensors wraps what the system says in an exception of its own
+        if not isinstance(error, OSError) and "(os error " not in str(error):
+            raise
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise RelsimError(
+            f"{path}: cannot be written ({reason}): nothing was changed, make room or name another place"
+        ) from error
+
+
+def _swap(scratch: Path, path: Path) -> None:
+    """Move `scratch` to `path`, and what was there out of the way; on failure what was there stays."""
+    if not path.exists():
+        scratch.rename(path)
+        return
+    retired = scratch.with_name(scratch.name + ".old")
+    path.rename(retired)
+    try:
+        scratch.rename(path)
+    except BaseException:
+        retired.rename(path)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
