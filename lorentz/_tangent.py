@@ -92,8 +92,9 @@ def logmap(x: Tensor, y: Tensor, c: Curvature = 1.0) -> Tensor:
 
     Source: Nickel and Kiela, ICML 2018.
     """
-    q = _scaled_sqdist(x, y, c)
-    return _towards(x, y, q, asinhc(q / 4) / (1 + q / 4).sqrt()).to(y.dtype)
+    quarter = _scaled_sqdist(x, y, c) / 4
+    cosh = (1 + quarter).sqrt()  # of t / 2
+    return _towards(x, y, asinhc(quarter) / cosh, asinhc(quarter) * (2 * quarter / cosh)).to(y.dtype)
 
 
 def logmap0(x: Tensor, c: Curvature = 1.0) -> Tensor:
@@ -118,7 +119,8 @@ def transp(x: Tensor, y: Tensor, v: Tensor, c: Curvature = 1.0) -> Tensor:
     eliminated.
     """
     q = _scaled_sqdist(x, y, c)
-    direction = _towards(x, y, q, 2 * curvature(c, q) / (4 + q))
+    k = curvature(c, q)
+    direction = _towards(x, y, 2 * k / (4 + q), k * (q / (4 + q)))
     return (v + metric(x, direction, v, c, keepdim=True) * (widen(x) + widen(y))).to(v.dtype)
 
 
@@ -157,6 +159,6 @@ def _scaled_sqdist(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     return curvature(c, s) * s
 
 
-def _towards(x: Tensor, y: Tensor, q: Tensor, scale: Tensor) -> Tensor:
-    """Return the tangent vector scale * (y - cosh(t) x), scaled before it is formed so that nothing overflows."""
-    return scale * (widen(y) - widen(x)) - (scale * q / 2) * widen(x)
+def _towards(x: Tensor, y: Tensor, scale: Tensor, fall: Tensor) -> Tensor:
+    """Return a multiple of y - cosh(t) x as scale (y - x) - fall x, fall = scale q / 2: formed whole, it overflows."""
+    return scale * (widen(y) - widen(x)) - fall * widen(x)

@@ -5,7 +5,11 @@ Heavy imports stand inside the commands, so that `relsim --help` answers at once
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +24,28 @@ if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
     from relsim.divergence import Divergence
     from relsim.estimators import Estimator
+    from relsim.kb import KB
 
 INTERRUPTED = 130
+
+
+class _Finite(click.FloatRange):
+    """A range without nan, which no bound excludes, and without the infinities."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+_SIZE = click.IntRange(1, 1 << 20)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _COLUMNS = click.option(
     "--columns", default="hrt", show_default=True, help="Order of the columns of a table: htr, say."
 )
 _SEED = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds give equal results."
+    "--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, help="Equal seeds, equal results."
 )
 
 
@@ -47,11 +65,17 @@ def cli() -> None:
 @cli.command(epilog=_examples("relsim demo", "relsim demo --out nations"))
 @click.option("--out", type=click.Path(path_type=Path), default="relsim-demo", show_default=True, help="Folder.")
 @_SEED
-def demo(out: Path, seed: int) -> None:
-    """Run the whole job on a small bundled KB: 14 nations, 55 relations, 1,992 facts."""
+@_AS_JSON
+def demo(out: Path, seed: int, as_json: bool) -> None:
+    """Run the whole job on a small bundled KB.
+
+    It holds 14 nations, 55 relations and 1,992 facts.
+    """
     from relsim.demo import run
 
-    run(out, seed)
+    result = run(out, seed, say=_say_nothing if as_json else click.echo)
+    if as_json:
+        _print_json(result)
 
 
 @cli.command(
@@ -65,16 +89,25 @@ def demo(out: Path, seed: int) -> None:
 @click.argument("kb", type=click.Path(path_type=Path))
 @_COLUMNS
 @click.option("--format", "format_", help="tsv, csv, nt or openke, where the name of the file does not tell.")
-def ingest(source: Path, kb: Path, columns: str, format_: str | None) -> None:
+@_AS_JSON
+def ingest(source: Path, kb: Path, columns: str, format_: str | None, as_json: bool) -> None:
     """Turn SOURCE into a KB folder.
 
     SOURCE is a folder of train, valid and test files, an OpenKE folder, or a TSV, CSV or N-Triples file; files may be
     compressed. Every other command takes a SOURCE as well as a KB; ingesting once saves the parsing.
     """
     from relsim.ingest import ingest as read
+    from relsim.kb import MANIFEST
+    from relsim.stats import describe
+    from relsim.storage import check_target
 
+    check_target(kb, MANIFEST)
+    _check_facts(source)
     read_kb = read(source, columns=columns, format=format_)
     read_kb.save(kb)
+    if as_json:
+        _print_json({"kb": str(kb), **describe(read_kb, top=0)})
+        return
     click.echo(f"{kb}: {read_kb}")
     for reason, count in read_kb.skipped.items():
         click.echo(f"skipped {count:,} statements: {reason}")
@@ -93,43 +126,33 @@ def ingest(source: Path, kb: Path, columns: str, format_: str | None) -> None:
 @_AS_JSON
 def stats(kb: Path, top: int, columns: str, as_json: bool) -> None:
     """Count what a KB holds: entities, relations, facts, duplicates."""
-    from relsim.ingest import open_kb
     from relsim.stats import describe, render
 
-    summary = describe(open_kb(kb, columns=columns), top)
-    click.echo(json.dumps(summary, ensure_ascii=False) if as_json else render(summary))
+    summary = describe(_open_kb(kb, columns), top)
+    if as_json:
+        _print_json(summary)
+    else:
+        click.echo(render(summary))
 
 
 @cli.command(epilog=_examples("relsim fit codex-s model", "relsim fit codex-s counts.model --counts"))
 @click.argument("kb", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--counts", is_flag=True, help="Smoothed counts instead of the neural model; no training.")
-@click.option(
-    "--dim", type=click.IntRange(min=1), default=64, show_default=True, help="Width of entity and relation vectors."
-)
-@click.option(
-    "--hidden", type=click.IntRange(min=1), default=1024, show_default=True, help="Width of the hidden layers."
-)
+@click.option("--dim", type=_SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")
+@click.option("--hidden", type=_SIZE, default=1024, show_default=True, help="Width of the hidden layers.")
 @click.option("--no-bias", is_flag=True, help="No output bias: the exact form of the 2019 paper.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.3, show_default=True)
+@click.option("--dropout", type=_Finite(0, 1, max_open=True), default=0.3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=_SIZE,
     help="Groups of equal (head, relation) in a step; by default 1/64 of them, 32 to 512.",
 )
+@click.option("--lr", type=_Finite(min=0, min_open=True), default=2e-3, show_default=True, help="Peak learning rate.")
+@click.option("--weight-decay", type=_Finite(min=0), default=0.1, show_default=True, help="Of the perceptrons.")
 @click.option(
-    "--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Peak learning rate."
-)
-@click.option(
-    "--weight-decay", type=click.FloatRange(min=0), default=0.1, show_default=True, help="Of the perceptrons."
-)
-@click.option(
-    "--table-decay",
-    type=click.FloatRange(min=0),
-    default=2.0,
-    show_default=True,
-    help="Weight decay of entity and relation vectors.",
+    "--table-decay", type=_Finite(min=0), default=2.0, show_default=True, help="Of entity and relation vectors."
 )
 @click.option(
     "--patience",
@@ -138,22 +161,25 @@ def stats(kb: Path, top: int, columns: str, as_json: bool) -> None:
     show_default=True,
     help="Stop after so many epochs without improvement.",
 )
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, cuda:1.")
 @_COLUMNS
 @_SEED
-def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, **options: Any) -> None:
-    """Fit p(head, tail | relation) to KB and write it to the folder MODEL.
+@_AS_JSON
+def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_json: bool, **options: Any) -> None:
+    """Fit p(head, tail | relation) to KB, into the folder MODEL.
 
     Training can be interrupted: checkpoints go to MODEL.training after every epoch, and the same command goes on.
     """
-    from relsim.ingest import open_kb
     from relsim.models import MANIFEST, save_model
     from relsim.storage import check_target
     from relsim.training import Training, fit_counts
     from relsim.training import fit as train
 
     check_target(model, MANIFEST)
-    facts = open_kb(kb, columns=columns)
+    _check_device(options["device"])
+    facts = _open_kb(kb, columns).with_validation(seed=options["seed"])
+    if not len(facts.valid):
+        raise RelsimError(f"{kb}: {len(facts.train)} facts leave none for validation: add facts, or a validation file")
     if counts:
         fitted: FactDistribution = fit_counts(facts)
     else:
@@ -165,8 +191,13 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, **opti
             if resume.exists():
                 click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
             raise
+    if not math.isfinite(fitted.meta["valid_nll"]):
+        raise RelsimError(f"{model}: not written, since the training diverged: lower --lr, which is {options['lr']:g}")
     save_model(fitted, model)
-    click.echo(f"{model}: validation NLL {fitted.meta['valid_nll']:.3f} nats per fact")
+    if as_json:
+        _print_json({"model": str(model), **fitted.meta})
+    else:
+        click.echo(f"{model}: validation NLL {fitted.meta['valid_nll']:.3f} nats per fact")
 
 
 @cli.command(epilog=_examples("relsim compare model comparison", "relsim compare model comparison --samples 3000"))
@@ -174,12 +205,12 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, **opti
 @click.argument("comparison", type=click.Path(path_type=Path))
 @click.option(
     "--mass",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=_Finite(0, 1, min_open=True),
     default=0.95,
     show_default=True,
-    help="As many heads as hold this share of each relation's mass,",
+    help="Evaluate as many heads as hold this share of the mass of each relation.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=1200, show_default=True, help="but at most this many.")
+@click.option("--samples", type=click.IntRange(min=1), default=1200, show_default=True, help="The most to evaluate.")
 @click.option("--exact", is_flag=True, help="Every head: no sampling error.")
 @click.option(
     "--top",
@@ -193,22 +224,23 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, **opti
 def compare(
     model: Path, comparison: Path, mass: float, samples: int, exact: bool, top: int, seed: int, as_json: bool
 ) -> None:
-    """Estimate the KL divergence between all relations of MODEL; write it to the folder COMPARISON.
+    """Estimate the KL divergence between all relations of MODEL.
 
-    The folder also holds pairs.tsv, a table of all pairs with standard errors.
+    It goes to the folder COMPARISON, which also holds pairs.tsv, a table of all pairs with standard errors.
     """
     from relsim.divergence import MANIFEST
     from relsim.estimators import Enumerate, RaoBlackwell
     from relsim.models import load_model
-    from relsim.similar import write_pairs
+    from relsim.similar import save_comparison
     from relsim.storage import check_target
 
     check_target(comparison, MANIFEST)
     estimator: Estimator = Enumerate() if exact else RaoBlackwell(mass=mass, samples=samples, seed=seed)
     fitted = load_model(model)
+    if len(fitted.relations) < 2:
+        raise RelsimError(f"{model}: has {len(fitted.relations)} relation: fit a KB with two or more to compare them")
     div = estimator.divergence(fitted)
-    div.save(comparison)
-    write_pairs(div, comparison / "pairs.tsv")
+    save_comparison(div, comparison)
     _print_pairs(div, top, as_json)
 
 
@@ -219,11 +251,13 @@ def compare(
 @_AS_JSON
 def similar(comparison: Path, relation: str, top: int, as_json: bool) -> None:
     """List the relations most similar to RELATION."""
-    from relsim.divergence import Divergence
     from relsim.similar import neighbours, render_neighbours
 
-    found = neighbours(Divergence.load(comparison), relation, top)
-    click.echo(json.dumps([n._asdict() for n in found], ensure_ascii=False) if as_json else render_neighbours(found))
+    found = neighbours(_load_comparison(comparison), relation, top)
+    if as_json:
+        _print_json([n._asdict() for n in found])
+    else:
+        click.echo(render_neighbours(found))
 
 
 @cli.command(
@@ -234,23 +268,31 @@ def similar(comparison: Path, relation: str, top: int, as_json: bool) -> None:
 @click.option("--kb", type=click.Path(path_type=Path), help="Show the facts that similar relations share in this KB.")
 @click.option("--title", help="Heading of the page; by default the name of the data.")
 @_COLUMNS
-def report(comparison: Path, page: Path, kb: Path | None, title: str | None, columns: str) -> None:
+@_AS_JSON
+def report(comparison: Path, page: Path, kb: Path | None, title: str | None, columns: str, as_json: bool) -> None:
     """Write a comparison as one self-contained HTML page."""
-    from relsim.divergence import Divergence
-    from relsim.ingest import open_kb
     from relsim.report import LISTED_PAIRS, shared_facts, write_report
     from relsim.similar import nearest_pairs
 
-    div = Divergence.load(comparison)
+    _check_page(page)
+    div = _load_comparison(comparison)
     evidence = None
     if kb is not None:
-        evidence = shared_facts(open_kb(kb, columns=columns), div, nearest_pairs(div, LISTED_PAIRS))
+        facts = _open_kb(kb, columns)
+        if strange := set(div.relations) - set(facts.relations):
+            raise RelsimError(f"{kb}: has no relation {min(strange)!r}: name the KB that {comparison} was made from")
+        evidence = shared_facts(facts, div, nearest_pairs(div, LISTED_PAIRS))
     write_report(div, page, title=title or f"Relations of {div.meta.get('source', comparison.name)}", evidence=evidence)
-    click.echo(f"{page}: open it in a browser")
+    if as_json:
+        _print_json({"page": str(page)})
+    else:
+        click.echo(f"{page}: open it in a browser")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input or a full disk, 130 when interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
         return cli.main(args=arguments, prog_name="relsim", standalone_mode=False) or 0
     except click.ClickException as error:
@@ -258,19 +300,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except RelsimError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # `relsim stats | head`
-        sys.stderr.close()
-        return 0
+    except SystemExit as done:  # click's way out of `relsim stats | head`, and of completing a line for the shell
+        return 0 if "_RELSIM_COMPLETE" not in os.environ else int(done.code or 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo("relsim: interrupted", err=True)
         return INTERRUPTED
     except OSError as error:
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}: make room or choose another place")
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}: mend that, or name another place")
+    except (MemoryError, RuntimeError) as error:  # torch says either
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        return _fail("out of memory: take a smaller --hidden, --dim or --batch, or fewer --samples")
 
 
 def _fail(message: str) -> int:
-    click.echo(f"relsim: {message}", err=True)
+    click.echo(f"relsim: {' '.join(message.splitlines())}", err=True)
     return 2
+
+
+def _open_kb(path: Path, columns: str) -> KB:
+    from relsim.ingest import open_kb
+
+    _check_facts(path)
+    return open_kb(path, columns=columns)
+
+
+def _check_facts(path: Path) -> None:
+    from relsim.storage import check_source, kind_of
+
+    if kind_of(path) not in (None, "a KB"):
+        check_source(path, "a KB")
+
+
+def _load_comparison(path: Path) -> Divergence:
+    from relsim.divergence import Divergence
+    from relsim.storage import check_source
+
+    check_source(path, "a comparison")
+    return Divergence.load(path)
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    from relsim.storage import one_line
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch says each of them
+        raise RelsimError(f"--device {name}: cannot be used ({one_line(error)}): try --device cpu") from None
+
+
+def _check_page(page: Path) -> None:
+    if page.is_file() and not page.read_bytes()[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise RelsimError(f"{page}: exists and is not a web page, so it is not overwritten: name another file")
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value))
 
 
 def _print_pairs(div: Divergence, top: int, as_json: bool) -> None:
@@ -278,6 +369,6 @@ def _print_pairs(div: Divergence, top: int, as_json: bool) -> None:
 
     pairs = nearest_pairs(div, top)
     if as_json:
-        click.echo(json.dumps([pair_record(div, a, b) for a, b in pairs], ensure_ascii=False))
+        _print_json([pair_record(div, a, b) for a, b in pairs])
     else:
         click.echo(render_pairs(div, pairs))

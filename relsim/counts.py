@@ -116,7 +116,7 @@ def _build(facts: Tensor, entities: int, relations: int, discount: float) -> _Ta
         tail=_backoff(relation, tail, weight, relations, entities, discount),
         keys=keys,
         starts=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
-        kept=discount * sizes / total,
+        kept=discount * sizes.double() / total,
         tails=tail[order],
         direct=(weight[order] - discount) / total[owner],
     )
@@ -135,6 +135,6 @@ def _backoff(
 def _discounted(count: Tensor, lower: Tensor, discount: float) -> Tensor:
     """Discount each count and give what it frees to `lower`; a row without counts becomes `lower`."""
     total = count.sum(dim=-1, keepdim=True)
-    freed = discount * (count > 0).sum(dim=-1, keepdim=True)
+    freed = discount * (count > 0).double().sum(dim=-1, keepdim=True)
     smoothed = ((count - discount).clamp(min=0) + freed * lower) / total.clamp(min=1)
     return torch.where(total > 0, smoothed, lower)

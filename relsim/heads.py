@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-THIN = 1e-4  # a head that would count less than this for a relation is evaluated for it with a probability only
+THIN = 0.02  # thinning may add about this share to a relation's variance
 RIDGE = 1.0
 PRIOR = 4.0  # degrees of freedom that the pooled variance of a relation is worth
 
@@ -72,7 +72,8 @@ def sample_heads(probability: Tensor, size: int, features: int, rng: np.random.G
     heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(p.device)
     known = head_features(p, features)
     share, chance = p[:, heads].T, include[heads, None]  # (H, R), (H, 1)
-    thin = (share / chance / THIN).clamp(max=1)  # Poisson thinning keeps the estimate unbiased
+    smallest = THIN * unit_variance(p, include)
+    thin = (share / chance / smallest).clamp(max=1)  # lesser weights are thinned at random, without bias
     active = torch.from_numpy(rng.random(tuple(thin.shape))).to(p.device) < thin
     chance = chance * thin.clamp(min=1e-300)
     return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], p @ known)
@@ -88,9 +89,14 @@ def inclusion(probability: Tensor, size: int, rounds: int = 10) -> Tensor:
     measure = probability.double().amax(dim=0)
     for _ in range(rounds):
         include = proportional(measure, size)
-        variance = squared @ (1 / include - 1)
+        variance = unit_variance(probability.double(), include)
         measure = (squared / variance.clamp(min=1e-12)[:, None]).sum(dim=0).sqrt()
     return proportional(measure, size)
+
+
+def unit_variance(probability: Tensor, include: Tensor) -> Tensor:
+    """Return V_a = sum_h p_a(h)^2 (1 / pi_h - 1), (R,), for p_a(h) (R, E) and pi_h (E,)."""
+    return (probability.square() @ (1 / include - 1)).clamp(min=1e-300)
 
 
 def proportional(measure: Tensor, size: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
@@ -11,7 +12,7 @@ from relsim.counts import CountsDistribution
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.mlp import MLPDistribution
-from relsim.storage import atomic_folder, read_json, write_json
+from relsim.storage import atomic_folder, check_source, one_line, read_json, write_json
 from relsim.training import zero_denormals_
 
 MANIFEST = "model.json"
@@ -45,17 +46,23 @@ def load_model(path: str | Path) -> FactDistribution:
         RelsimError: the folder is not a model, or is damaged.
     """
     folder = Path(path)
+    check_source(folder, "a model")
     description = read_json(folder / MANIFEST, "model")
-    kind = KINDS.get(description.get("kind", ""))
+    kind = KINDS.get(str(description.get("kind")))
     if kind is None or description.get("format") != 1:
         raise RelsimError(f"{folder}: not a model of this version: make one with `relsim fit`")
     try:
-        entities = json.loads((folder / "entities.json").read_text(encoding="utf-8"))
-        model = kind(entities, description["relations"], **description["config"])
+        entities = _names(json.loads((folder / "entities.json").read_text(encoding="utf-8")))
+        model = kind(entities, _names(description["relations"]), **description["config"])
         model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.meta = dict(description["meta"])
     except Exception as error:  # whatever safetensors, json and torch say of truncated or foreign files
-        reason = str(error).splitlines()[0]
-        raise RelsimError(f"{folder}: damaged ({reason}): run `relsim fit` again") from None
-    model.meta = description["meta"]
+        raise RelsimError(f"{folder}: damaged ({one_line(error)}): run `relsim fit` again") from None
     zero_denormals_(model)
     return model.eval()
+
+
+def _names(value: Any) -> list[str]:
+    if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise TypeError("expected a list of names")
+    return value

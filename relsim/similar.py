@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from relsim.divergence import Divergence
-from relsim.storage import atomic_file
+from relsim.divergence import MANIFEST, Divergence
+from relsim.storage import atomic_file, atomic_folder
 from relsim.terminal import shown, table, with_error
 
 
@@ -33,7 +33,7 @@ def symmetric_kl(div: Divergence) -> NDArray[np.float64]:
 
 def similarity(div: Divergence) -> NDArray[np.float64]:
     """Return S = exp(-max(KL(a || b), KL(b || a))) in (0, 1], shape (R, R) (arXiv:1907.08937, Eq. 1 and 2)."""
-    return np.exp(-symmetric_kl(div))
+    return np.exp(-np.maximum(symmetric_kl(div), 0))  # the KL of equal relations may round to less than zero
 
 
 def neighbours(div: Divergence, name: str, k: int = 10) -> list[Neighbour]:
@@ -48,7 +48,7 @@ def neighbours(div: Divergence, name: str, k: int = 10) -> list[Neighbour]:
     return [
         Neighbour(
             div.relations[j],
-            float(np.exp(-distance[j])),
+            float(np.exp(-max(distance[j], 0))),
             float(div.kl[row, j]),
             float(div.stderr[row, j]),
             float(div.kl[j, row]),
@@ -70,7 +70,7 @@ def pair_record(div: Divergence, a: int, b: int) -> dict[str, Any]:
     return {
         "a": div.relations[a],
         "b": div.relations[b],
-        "similarity": float(np.exp(-max(div.kl[a, b], div.kl[b, a]))),
+        "similarity": float(np.exp(-max(div.kl[a, b], div.kl[b, a], 0))),
         "kl_ab": float(div.kl[a, b]),
         "stderr_ab": float(div.stderr[a, b]),
         "kl_ba": float(div.kl[b, a]),
@@ -82,6 +82,17 @@ def pair_record(div: Divergence, a: int, b: int) -> dict[str, Any]:
         "support_a": int(div.support[a]),
         "support_b": int(div.support[b]),
     }
+
+
+def save_comparison(div: Divergence, path: str | Path) -> None:
+    """Write the result and, beside it in the same folder, `pairs.tsv`; the two appear together or not at all.
+
+    Raises:
+        RelsimError: as `Divergence.save`.
+    """
+    with atomic_folder(path, MANIFEST) as folder:
+        div.save(folder)
+        write_pairs(div, folder / "pairs.tsv")
 
 
 def write_pairs(div: Divergence, path: str | Path) -> None:
@@ -99,7 +110,7 @@ def render_pairs(div: Divergence, pairs: Sequence[tuple[int, int]]) -> str:
     """Return pairs as an aligned table for a terminal."""
     rows = [
         (
-            f"{np.exp(-max(div.kl[a, b], div.kl[b, a])):.3f}",
+            f"{np.exp(-max(div.kl[a, b], div.kl[b, a], 0)):.3f}",
             with_error(div.kl[a, b], div.stderr[a, b]),
             with_error(div.kl[b, a], div.stderr[b, a]),
             shown(div.relations[a]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from relsim.errors import RelsimError
+
+KINDS = {  # what a folder is that holds this file
+    "manifest.json": "a KB",
+    "model.json": "a model",
+    "divergence.json": "a comparison",
+    "checkpoint.json": "an unfinished training",
+}
+_SOURCES = {
+    "a KB": "name a KB, or a dump that relsim reads",
+    "a model": "`relsim fit` makes one of a KB",
+    "a comparison": "`relsim compare` makes one of a model",
+}
 
 
 @contextmanager
@@ -38,14 +51,39 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
 
 
 def check_target(path: str | Path, marker: str) -> None:
-    """Refuse a path that `atomic_folder` would not replace; long work asks before it starts.
+    """Refuse a path that `atomic_folder` would not replace or could not make; long work asks before it starts.
 
     Raises:
-        RelsimError: `path` exists and is neither empty nor a folder that holds `marker`.
+        RelsimError: `path` exists and is neither empty nor a folder that holds `marker`, or may not be written.
     """
     with _writing(path) as target:
         if target.exists() and not (target.is_dir() and ((target / marker).is_file() or not any(target.iterdir()))):
             raise RelsimError(f"{path}: exists and holds no {marker}, so it is not overwritten: name another folder")
+        _check_writable(target)
+
+
+def kind_of(path: str | Path) -> str | None:
+    """Return which of `KINDS` a folder is, or none."""
+    return next((kind for marker, kind in KINDS.items() if (Path(path) / marker).is_file()), None)
+
+
+def check_source(path: str | Path, kind: str) -> None:
+    """Refuse a path that is not a folder of this kind, one of `KINDS`: say what it is, and how to come by one.
+
+    Raises:
+        RelsimError: as said, or `path` may not be read.
+    """
+    with _reading(path) as source:
+        found = kind_of(source)
+        if found == kind:
+            return
+        if not source.exists():
+            fault = "no such folder"
+        elif found or not source.is_dir():
+            fault = f"is {found or 'a file'}, not {kind}"
+        else:
+            fault = f"is not {kind}"
+    raise RelsimError(f"{path}: {fault}: {_SOURCES[kind]}")
 
 
 @contextmanager
@@ -72,14 +110,22 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         RelsimError: the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with _reading(path):
+            value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RelsimError(f"{path.parent}: not a {kind} folder, it has no {path.name}") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RelsimError(f"{path}: damaged ({error}): make the {kind} again") from None
     if not isinstance(value, dict):
         raise RelsimError(f"{path}: damaged (expected a JSON object): make the {kind} again")
     return value
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, on one line: `KeyError: 'meta'`, and without the name where it says a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:2]) if lines[:1] and lines[0].endswith(":") else "".join(lines[:1])
+    return said if " " in said else f"{type(error).__name__} {said}".strip()
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -97,18 +143,42 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
+def _reading(path: str | Path) -> Iterator[Path]:
+    """Yield `path`; what the system says against reading it, apart from its absence, becomes one line."""
+    try:
+        yield Path(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise RelsimError(
+            f"{path}: cannot be read ({error.strerror or error}): change its mode, or name another"
+        ) from None
+
+
+@contextmanager
 def _writing(path: str | Path) -> Iterator[Path]:
     """Yield the real place behind `path`; what the system says against writing there becomes one line."""
     try:
         yield Path(path).resolve()  # renaming a symbolic link would leave the folder behind it as it was
     except Exception as error:
+        # of two places, one inside the other, the user has named the outer
+        fault = error.__cause__ if isinstance(error, RelsimError) else error
         # safetensors wraps what the system says in an exception of its own
-        if not isinstance(error, OSError) and "(os error " not in str(error):
+        if not isinstance(fault, OSError) and "(os error " not in str(fault):
             raise
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        reason = getattr(fault, "strerror", None) or one_line(fault)
         raise RelsimError(
             f"{path}: cannot be written ({reason}): nothing was changed, make room or name another place"
-        ) from error
+        ) from fault
+
+
+def _check_writable(target: Path) -> None:
+    """Raise what the system would say to writing below the nearest folder that is there."""
+    parent = next(folder for folder in (*target.parents, target) if folder.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _swap(scratch: Path, path: Path) -> None:

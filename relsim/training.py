@@ -123,7 +123,7 @@ def negative_log_likelihood(model: FactDistribution, facts: GroupedFacts, chunk:
     model.eval()
     head = tail = 0.0
     for groups in torch.arange(len(facts), device=facts.head.device).split(chunk):
-        of_head, of_tail = _batch_nll(model, facts.batch(groups))
+        of_head, of_tail = batch_nll(model, facts.batch(groups))
         head, tail = head + of_head.item(), tail + of_tail.item()
     model.train(training)
     return head / facts.total, tail / facts.total
@@ -153,8 +153,8 @@ def _start_from_counts(model: MLPDistribution, kb: KB) -> None:
                 bias.copy_(start - start.mean())
 
 
-def _batch_nll(model: FactDistribution, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sums over the batch's facts of -log p(h | r) and -log p(t | h, r)."""
+def batch_nll(model: FactDistribution, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the sums over the batch's facts, each as often as it was stated, of -log p(h | r) and -log p(t | h, r)."""
     relation, which = batch.relation.unique(return_inverse=True)
     natural = model.head_natural(relation)
     normaliser = model.head_partition(natural)[which]
@@ -174,7 +174,7 @@ def _train(
     device = model.entity.device
     facts, valid = GroupedFacts(kb.train, device), GroupedFacts(kb.valid, device)
     batch = training.batch or min(512, max(32, len(facts) // 64))
-    optimiser = _optimiser(model, training)
+    optimiser = adamw(model, training)
     best = {key: value.clone() for key, value in model.state_dict().items()}
     settings = {**asdict(training), **model.config(), "facts": _fingerprint(kb.train, kb.valid)}
     state = _Progress()
@@ -234,7 +234,7 @@ def _epoch(
         for group in optimiser.param_groups:
             group["lr"] = training.lr * _schedule(epoch * steps + step, steps, training.epochs * steps)
         rows = facts.batch(groups)
-        head, tail = _batch_nll(model, rows)
+        head, tail = batch_nll(model, rows)
         loss = head + tail
         optimiser.zero_grad()
         (loss / rows.weight.sum()).backward()
@@ -249,7 +249,8 @@ def _schedule(step: int, warmup: int, total: int) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-def _optimiser(model: MLPDistribution, training: Training) -> torch.optim.Optimizer:
+def adamw(model: MLPDistribution, training: Training) -> torch.optim.Optimizer:
+    """Return AdamW with the weight decays of `training`: tables, perceptrons, and none for biases."""
     tables = [model.entity, model.relation]
     weights = [p for p in model.parameters() if p.ndim > 1 and all(p is not table for table in tables)]
     offsets = [p for p in model.parameters() if p.ndim == 1]

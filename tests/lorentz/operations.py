@@ -32,6 +32,11 @@ def _isometry_inverse(u: Tensor, r: Tensor, c: object) -> Tensor:
     return torch.cat([velocity.unsqueeze(-2), rotation], dim=-2)
 
 
+def _attention(x: Tensor, y: Tensor, z: Tensor, c: Tensor | float) -> Tensor:
+    # torch's fused implementations, which lack some derivatives, take four dimensions.
+    return LF.attention(x[None, None], y[None, None], z[None, None], c=c)[0, 0]
+
+
 # x, y, z: points (3, 4). v: vectors (3, 4). u: a velocity (4). r: a rotation (4, 4). w: weights (3). t: fractions (3).
 # m: a matrix (5, 4). b: a bias (5). p: points of a ball (3, 4).
 OPERATIONS = [
@@ -65,7 +70,7 @@ OPERATIONS = [
     Operation("to_klein", "x", "point", LF.to_klein),
     Operation("from_klein", "p", "point", LF.from_klein),
     Operation("linear", "xmbb", "point", LF.linear),
-    Operation("attention", "xyz", "point", lambda x, y, z, c: LF.attention(x, y, z, c=c)),
+    Operation("attention", "xyz", "point", _attention),
     Operation(
         "wrapped_normal",
         "xv",

@@ -92,6 +92,23 @@ def test_a_query_without_keys_gets_the_origin_and_moves_nothing(kind: str, dtype
     assert not grads[0][:, :, 2].any()
 
 
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_query_without_keys_needs_no_care_from_the_softmax(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def textbook(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, *_: object, **__: object) -> Tensor:
+        bias = bias_of(attn_mask) if attn_mask.dtype == torch.bool else attn_mask
+        return torch.softmax(q @ k.mT + bias, dim=-1) @ v  # NaN, also in torch before 2.5
+
+    q, k, v = (x.requires_grad_() for x in operands())
+    mask = torch.ones(5, 7, dtype=torch.bool)
+    mask[2] = False
+    given = mask if kind == "bool" else bias_of(mask)
+    expected = LF.attention(q, k, v, given)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", textbook)
+    out = LF.attention(q, k, v, given)
+    torch.testing.assert_close(out, expected)
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
 def test_no_keys_at_all_give_the_origin() -> None:
     q, k, v = operands(keys=0)
     assert torch.equal(LF.attention(q, k, v), torch.zeros_like(q))
@@ -122,6 +139,18 @@ def test_values_far_apart_stay_finite(radius: float) -> None:
     mask = torch.full((40, 40), -60.0).fill_diagonal_(0.0)
     out = LF.attention(torch.zeros(40, 6), torch.zeros(40, 6), v, mask)
     torch.testing.assert_close(out, v, rtol=1e-4, atol=0)
+    assert torch.autograd.grad(out.sum(), v)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("radius", [10.0, 12.0, 16.0])
+def test_equal_values_far_out_among_others_give_a_finite_point_inside(radius: float) -> None:
+    v = oracles.points_at(radius, 10, 6, seed=1).float().repeat_interleave(20, dim=0).requires_grad_()
+    groups = torch.arange(200) // 20
+    # The mean of equal values lies on the sheet; its rounding may put it below, where no point is.
+    out = LF.attention(torch.zeros(10, 6), torch.zeros(200, 6), v, groups == torch.arange(10)[:, None])
+    unit, length = torch.nn.functional.normalize(out, dim=-1), out.norm(dim=-1)
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(v[::20], dim=-1))
+    assert (length < v[::20].norm(dim=-1) * (1 + 1e-5)).all()
     assert torch.autograd.grad(out.sum(), v)[0].isfinite().all()
 
 
@@ -185,7 +214,7 @@ def test_gradients_survive_dropout_of_every_key() -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradients_are_right_with_masks_and_in_the_curvature(masked: bool) -> None:
-    q, k, v = (x[0, 0].requires_grad_() for x in operands(length=3, keys=4))
+    q, k, v = (x[:1, :1].requires_grad_() for x in operands(length=3, keys=4))
     c = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool) if masked else None
 

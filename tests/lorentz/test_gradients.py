@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import lorentz.functional as LF
+from tests import oracles
 from tests.lorentz.operations import OPERATIONS, Operation, operands
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -30,6 +31,42 @@ def test_maps_at_the_origin_are_twice_differentiable_through_zero(
     v = (length * torch.tensor([[0.6, 0.0, -0.8]], dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(function, (v,))
     assert torch.autograd.gradgradcheck(function, (v,))
+
+
+@pytest.mark.parametrize("function", [LF.expmap0, LF.logmap0])
+def test_second_derivatives_near_the_origin_keep_their_digits_in_float32(function: Callable[[Tensor], Tensor]) -> None:
+    direction, at = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64), torch.tensor([6e-5, 3e-5, -8e-5]).double()
+
+    def second(dtype: torch.dtype) -> Tensor:
+        def along(x: Tensor) -> Tensor:
+            return torch.func.jvp(function, (x,), (direction.to(dtype),))[1]
+
+        return torch.func.jvp(along, (at.to(dtype),), (direction.to(dtype),))[1]
+
+    torch.testing.assert_close(second(torch.float32), second(torch.float64).float(), rtol=1e-5, atol=0)
+
+
+# The gradient of `transp` multiplies three times, so its range ends at a third of the exponents.
+@pytest.mark.parametrize("radius", [1e-30, 1e-20, 1e-6, 1.0, 20.0, 27.0, 40.0])
+@pytest.mark.parametrize("name", ["dist0", "norm", "logmap0", "logmap", "expmap", "transp", "transp0", "centroid"])
+def test_gradients_are_finite_from_the_origin_to_the_edge_of_float32(name: str, radius: float) -> None:
+    radius = min(radius, 27.0) if name == "transp" else radius
+    x, y = (oracles.points_at(radius, 8, 4, seed=seed).float().requires_grad_() for seed in (1, 2))
+    v = oracles.vectors_at(x.detach().double(), 1.0, seed=3).float().requires_grad_()
+    inputs = {
+        "dist0": (x,),
+        "norm": (x, v),
+        "logmap0": (x,),
+        "logmap": (x, y),
+        "expmap": (x, v),
+        "transp": (x, y, v),
+        "transp0": (y, v),
+        "centroid": (x,),
+    }[name]
+    out = getattr(LF, name)(*inputs)
+    assert out.isfinite().all()
+    for grad in torch.autograd.grad(out.sum(), inputs):
+        assert grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["sqdist", "logmap", "inner", "transp", "geodesic"])

@@ -1,0 +1,87 @@
+"""What the command takes: numbers in range, folders of the right kind, a device that is there. Or one line that says no."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relsim.errors import RelsimError
+from relsim.storage import check_source, kind_of, one_line
+
+if TYPE_CHECKING:
+    from relsim.divergence import Divergence
+    from relsim.kb import KB
+
+SIZE = click.IntRange(1, 1 << 20)
+SEED = click.IntRange(0, (1 << 32) - 1)
+
+
+class Finite(click.FloatRange):
+    """A range without nan, which no bound excludes, and without the infinities."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+def check_facts(path: Path) -> None:
+    """Refuse a folder of ours that is not a KB, where facts are asked for.
+
+    Raises:
+        RelsimError: as said.
+    """
+    if kind_of(path) not in (None, "a KB"):
+        check_source(path, "a KB")
+
+
+def open_facts(path: Path, columns: str) -> KB:
+    """Return the KB in a folder or a dump.
+
+    Raises:
+        RelsimError: as `check_facts` and `relsim.ingest.open_kb`.
+    """
+    from relsim.ingest import open_kb
+
+    check_facts(path)
+    return open_kb(path, columns=columns)
+
+
+def open_comparison(path: Path) -> Divergence:
+    """Return the comparison in a folder.
+
+    Raises:
+        RelsimError: the folder is something else, or is damaged.
+    """
+    from relsim.divergence import Divergence
+
+    check_source(path, "a comparison")
+    return Divergence.load(path)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know, or that this machine does not have.
+
+    Raises:
+        RelsimError: as said.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch says each of them
+        raise RelsimError(f"--device {name}: cannot be used ({one_line(error)}): try --device cpu") from None
+
+
+def check_page(path: Path) -> None:
+    """Refuse to write a web page over a file that is none, so that a mistyped path never deletes somebody's work.
+
+    Raises:
+        RelsimError: as said.
+    """
+    if path.is_file() and not path.read_bytes()[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise RelsimError(f"{path}: exists and is not a web page, so it is not overwritten: name another file")

@@ -1,0 +1,101 @@
+"""The sample of heads: its design, and weights that reproduce what is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from relsim.heads import head_features, inclusion, moderated, proportional, sample_heads, systematic, unit_variance
+
+
+def head_probability(relations: int = 6, entities: int = 200, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.softmax(2 * torch.randn(relations, entities, generator=generator, dtype=torch.float64), dim=1)
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50), st.data())
+@settings(deadline=None)
+def test_proportional_sums_to_the_size_and_is_proportional_below_one(measure: list[float], data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, len(measure)))
+    tensor = torch.tensor(measure, dtype=torch.float64)
+    include = proportional(tensor, size)
+    assert include.sum().item() == pytest.approx(size, rel=1e-9)
+    assert (include <= 1).all()
+    ratio = (include / tensor)[include < 1]
+    if len(ratio):
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-9, atol=0)
+        assert (include[tensor * ratio[0] > 1 + 1e-9] == 1).all()
+
+
+def test_inclusion_minimises_the_sum_of_log_variances() -> None:
+    """No small change of the design that keeps its size does better."""
+    probability, size = head_probability(), 60
+    include = inclusion(probability, size, rounds=200)
+    best = unit_variance(probability, include).log().sum()
+    rng = np.random.default_rng(0)
+    free = (include < 0.98).nonzero().squeeze(1).numpy()
+    for _ in range(200):
+        i, j = rng.choice(free, 2, replace=False)
+        moved = include.clone()
+        step = 0.01 * float(min(moved[i], moved[j]))
+        moved[i] += step
+        moved[j] -= step
+        assert unit_variance(probability, moved).log().sum() >= best - 1e-7
+
+
+def test_systematic_sampling_has_fixed_size_and_the_asked_probabilities() -> None:
+    include = inclusion(head_probability(), 40).numpy()
+    rng = np.random.default_rng(0)
+    draws = [systematic(include, rng) for _ in range(3000)]
+    assert {len(draw) for draw in draws} == {40}
+    assert all(len(np.unique(draw)) == 40 for draw in draws)
+    frequency = np.bincount(np.concatenate(draws), minlength=len(include)) / len(draws)
+    error = np.sqrt(include * (1 - include) / len(draws)) + 1e-9
+    assert np.abs((frequency - include) / error).max() < 4.5
+
+
+def test_calibrated_weights_reproduce_the_total_mass_and_nearly_the_features() -> None:
+    probability = head_probability(entities=2000)
+    sample = sample_heads(probability, 300, features=5, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(sample.weight.sum(dim=0), 1.0, atol=1e-6)  # the intercept has no ridge
+    known = head_features(probability, 5)
+    raw = torch.zeros_like(sample.weight)
+    include = inclusion(probability, 300)[sample.heads, None]
+    raw[sample.active] = (probability[:, sample.heads].T / include)[sample.active]
+    truth = probability @ known
+    before, after = ((w.T @ sample.features - truth)[:, 1:].abs().mean() for w in (raw, sample.weight))
+    assert after < 0.25 * before
+
+
+def test_a_response_linear_in_the_features_has_almost_no_error() -> None:
+    probability = head_probability(entities=2000)
+    sample = sample_heads(probability, 300, features=5, rng=np.random.default_rng(1))
+    known = head_features(probability, 5)
+    response = known @ torch.tensor([3.0, 1.0, -2.0, 0.5, 0.0, 1.0], dtype=torch.float64)
+    truth, estimate = probability @ response, sample.weight.T @ response[sample.heads]
+    residual = response - probability @ response @ torch.ones(6, dtype=torch.float64) / 6
+    typical = residual.std() / 300**0.5
+    assert (estimate - truth).abs().max() < 0.25 * typical
+
+
+def test_certain_heads_keep_their_own_weight() -> None:
+    probability = head_probability()
+    include = inclusion(probability, 120)
+    sample = sample_heads(probability, 120, features=2, rng=np.random.default_rng(0))
+    certain = (include[sample.heads, None] == 1) & sample.active
+    share = probability[:, sample.heads].T
+    unthinned = certain & (share >= 0.02 * unit_variance(probability, include))
+    assert unthinned.sum() > 100
+    torch.testing.assert_close(sample.weight[unthinned], share[unthinned])
+    assert (sample.noise[unthinned] == 0).all()
+
+
+def test_moderation_leaves_ample_evidence_and_lifts_lucky_zeros() -> None:
+    mean, variance = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.0, 4.0, 16.0]])
+    few, many = (moderated(variance, mean, torch.tensor([freedom])) for freedom in (2.0, 2e6))
+    torch.testing.assert_close(many, variance, rtol=1e-4, atol=1e-4)
+    assert few[0, 0] > 0.3
