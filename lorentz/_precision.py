@@ -1,11 +1,12 @@
 """How the chart stays finite: dtypes, square roots at zero, series at the origin, the edge of the range.
 
-The whole epsilon policy of the library stands here. Nothing is added to a denominator and nothing is clamped from
-below to keep it away from zero: the formulas have no pole on the manifold, and what is left is
+The whole epsilon policy of the library: nothing is added to a denominator, and no length is kept away from zero,
+because the formulas have no pole on the manifold. What is left is
 
 * `sqrt0`, a square root whose derivative at zero is zero;
-* `sinhc` and `asinhc`, entire in the square of their argument, by series below `SERIES`;
-* `reach`, the longest step that ends where squares of coordinates can still be represented.
+* `sinhc` and `asinhc`, smooth in the square of their argument, by series below `SERIES`;
+* `reach`, the longest step that ends where squares of coordinates can still be represented;
+* in `from_poincare` and `from_klein`, the boundary of the ball, which rounding reaches and points do not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Curvature = float | Tensor
 """The curvature is `-c`. `c` is a float, or a tensor of shape (), (1,) or (..., 1) that broadcasts against rows."""
 
 SERIES = 0.01
-"""Squares below this use the series: eight terms then reach float64, and derivatives keep 14 digits above it."""
+"""Squares below this use the series: eight terms then reach float64, and derivatives keep 13 digits above it."""
 
 
 def widen(x: Tensor) -> Tensor:

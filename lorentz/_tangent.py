@@ -70,7 +70,7 @@ def expmap0(v: Tensor, c: Curvature = 1.0) -> Tensor:
     """
     wide = widen(v)
     squared = (wide * wide).sum(-1, keepdim=True)
-    x0 = time(squared[..., :0], c, keepdim=True)
+    x0 = time(wide[..., :0], c, keepdim=True)  # of the origin, whatever its width
     return (_step(x0, curvature(c, squared) * squared, v.dtype)[1] * wide).to(v.dtype)
 
 

@@ -14,7 +14,7 @@ import lorentz.functional as LF
 from lorentz._tangent import metric
 
 C_RANGE = (1e-4, 1e4)
-"""Where `c` can be: at either end, coordinates of points at radius 10 still fit 16 bits of exponent."""
+"""Where `c` can be: a radius of curvature between 0.01 and 100."""
 
 
 class Lorentz(geoopt.Manifold):  # type: ignore[misc]

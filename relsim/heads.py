@@ -79,19 +79,13 @@ def sample_heads(probability: Tensor, size: int, features: int, rng: np.random.G
     return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], p @ known)
 
 
-def inclusion(probability: Tensor, size: int, rounds: int = 10) -> Tensor:
-    """Return probabilities (E,) of including each head, summing to `size`, that serve all relations alike.
+def inclusion(probability: Tensor, size: int) -> Tensor:
+    """Return probabilities pi (E,) of including each head, summing to `size`: proportional to sqrt(sum_a p_a(h)^2).
 
-    They minimise sum_a log V_a for the variances V_a = sum_h p_a(h)^2 (1 / pi_h - 1) of a unit response, by the fixed
-    point pi_h proportional to sqrt(sum_a p_a(h)^2 / V_a), cut at 1: heads that matter much are certain.
+    Cut at 1, they minimise the sum over relations of V_a = sum_h p_a(h)^2 (1 / pi_h - 1), the variance of a response of
+    unit size (Neyman, 1934). Heads that matter much are certain, which is enumeration.
     """
-    squared = probability.double().square()
-    measure = probability.double().amax(dim=0)
-    for _ in range(rounds):
-        include = proportional(measure, size)
-        variance = unit_variance(probability.double(), include)
-        measure = (squared / variance.clamp(min=1e-12)[:, None]).sum(dim=0).sqrt()
-    return proportional(measure, size)
+    return proportional(probability.square().sum(dim=0).sqrt(), size)
 
 
 def unit_variance(probability: Tensor, include: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Rule:
         gap: "a is a kind of b" has KL(b || a) - KL(a || b) at least this, in nats.
         errors: the number of standard errors by which a bound must hold.
         weak: a relation with fewer facts than this is weak evidence, and is marked.
+        usual: the typical divergence in nats that the bounds are meant for. In a small world all relations are close,
+            so where the median of max(KL(a || b), KL(b || a)) is lower, all three bounds are lower in proportion.
     """
 
     duplicate: float = 1.0
@@ -59,6 +61,15 @@ class Rule:
     gap: float = 3.0
     errors: float = 2.0
     weak: int = 10
+    usual: float = 10.0
+
+    def scaled(self, div: Divergence) -> Rule:
+        """Return the rule for `div`, its bounds in nats in proportion where relations are closer than usual."""
+        pairs = symmetric_kl(div)[np.triu_indices(len(div.relations), 1)]
+        pairs = pairs[np.isfinite(pairs)]
+        share = min(1.0, float(np.median(pairs)) / self.usual) if len(pairs) else 1.0
+        bounds = {name: getattr(self, name) * share for name in ("duplicate", "kind_of", "gap")}
+        return replace(self, **bounds, usual=self.usual * share)
 
 
 RULE = Rule()
@@ -185,16 +196,17 @@ def write_report(
         )
     if path.is_dir():
         raise RelsimError(f"{path}: is a folder: name a file in it, such as {path / 'report.html'}")
+    rule = RULE.scaled(div)
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     page = templates.get_template("report.html").render(
         title=title,
         summary=_summary(div),
-        rule=RULE,
+        rule=rule,
         pairs=len(div.relations) * (len(div.relations) - 1) // 2,
         sampled=bool(np.any(div.stderr)),
-        data=_script_json(report_data(div, evidence)),
+        data=_script_json(report_data(div, evidence, rule)),
         style=Markup(style),
         script=Markup(script),
         style_hash=_content_hash(style),

@@ -8,6 +8,7 @@ whole tensors in float64, time coordinate first: slow, and sound near the origin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mpmath as mp
 import torch
@@ -139,7 +140,7 @@ def tangent_gaps(at: Tensor, got: Tensor, truth: Sequence[Row], c: float) -> Ten
     return torch.tensor([float(norm(x, add(a, b, mp.mpf(-1)), c) / norm(x, b, c)) for x, a, b in triples])
 
 
-def each(function: Callable[..., object], c: float, *tensors: Tensor) -> list:
+def each(function: Callable[..., object], c: float, *tensors: Tensor) -> list[Any]:
     """Apply an mpmath function to corresponding rows of (N, n) tensors."""
     return [function(*arguments, c) for arguments in zip(*map(rows, tensors), strict=True)]
 

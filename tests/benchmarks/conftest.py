@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +24,7 @@ from relsim.kb import KB
 from relsim.models import load_model, save_model
 from relsim.training import Training, fit
 
+RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).resolve().parents[2] / ".benchmarks"
 
 
@@ -49,6 +55,31 @@ def fb15k_exact(fb15k_model: FactDistribution) -> Divergence:
     if not folder.exists():
         Enumerate().divergence(fb15k_model).save(folder)
     return Divergence.load(folder)
+
+
+@pytest.fixture(autouse=True)
+def _recorded(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[None]:
+    """Keep what a benchmark put into `extra_info`, with date, machine and versions, in `results/`."""
+    yield
+    if benchmark.extra_info and benchmark.enabled:
+        where = {
+            "date": datetime.now(tz=timezone.utc).date().isoformat(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        }
+        figures = {key: round(v, 4) if isinstance(v, float) else v for key, v in benchmark.extra_info.items()}
+        name = request.node.name.removeprefix("test_")
+        (RESULTS / f"{name}.json").write_text(json.dumps({**where, **figures}, indent=1) + "\n")
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
+    return names[0].strip() if names else platform.processor()
 
 
 @pytest.fixture

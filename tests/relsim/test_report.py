@@ -27,6 +27,7 @@ from relsim.divergence import Divergence
 from relsim.errors import RelsimError
 from relsim.kb import KB
 from relsim.report import (
+    RULE,
     STDERR_BITS,
     Evidence,
     Reading,
@@ -445,7 +446,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
     except (subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"the browser here does not start: {error}")
     names = [name for name in HOSTILE if "surrogate" not in name]
-    kl = np.full((len(names), len(names)), 7.125)
+    kl = np.full((len(names), len(names)), 12.125)
     kl[0, 1], kl[1, 0], kl[2, 3], kl[3, 2] = 0.25, 0.5, 0.5, 9.5
     np.fill_diagonal(kl, 0.0)
     support = np.array([3, 9, 10, *range(11, 11 + len(names) - 3)])
@@ -492,3 +493,14 @@ def test_browser_marks_pairs_with_fewer_than_ten_facts(drawn: str) -> None:
     assert all(">weak</span>" in row for row in rows)
     kinds = drawn.split('id="pairs-table"')[1].split("</table>")[0]
     assert kinds.count(">weak</span>") == 1
+
+
+def test_bounds_shrink_where_all_relations_are_close() -> None:
+    """In a small world half a nat is no near-duplicate: the bounds follow the median pair, and never exceed the rule."""
+    kl = np.full((4, 4), 1.0)
+    kl[0, 1] = kl[1, 0] = 0.05
+    np.fill_diagonal(kl, 0)
+    rule = RULE.scaled(make(kl))
+    assert rule.duplicate == pytest.approx(0.1)
+    assert (readings(make(kl), rule) == Reading.DUPLICATE).sum() == 2
+    assert RULE.scaled(make(30 * kl)) == RULE
