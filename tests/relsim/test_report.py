@@ -496,7 +496,7 @@ def test_browser_marks_pairs_with_fewer_than_ten_facts(drawn: str) -> None:
 
 
 def test_bounds_shrink_where_all_relations_are_close() -> None:
-    """In a small world half a nat is no near-duplicate: the bounds follow the median pair, and never exceed the rule."""
+    """In a small world half a nat is no near-duplicate: bounds follow the median pair, and never exceed the rule."""
     kl = np.full((4, 4), 1.0)
     kl[0, 1] = kl[1, 0] = 0.05
     np.fill_diagonal(kl, 0)
