@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,35 +18,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relsim import __version__
+from relsim.arguments import SEED, SIZE, Finite, check_device, check_facts, check_page, open_comparison, open_facts
 from relsim.errors import RelsimError
 
 if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
     from relsim.divergence import Divergence
     from relsim.estimators import Estimator
-    from relsim.kb import KB
 
 INTERRUPTED = 130
-
-
-class _Finite(click.FloatRange):
-    """A range without nan, which no bound excludes, and without the infinities."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
-_SIZE = click.IntRange(1, 1 << 20)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _COLUMNS = click.option(
     "--columns", default="hrt", show_default=True, help="Order of the columns of a table: htr, say."
 )
-_SEED = click.option(
-    "--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, help="Equal seeds, equal results."
-)
+_SEED = click.option("--seed", type=SEED, default=0, show_default=True, help="Equal seeds, equal results.")
 
 
 def _examples(*lines: str) -> str:
@@ -73,9 +58,9 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     """
     from relsim.demo import run
 
-    result = run(out, seed, say=_say_nothing if as_json else click.echo)
+    result = run(out, seed, say=(lambda _: None) if as_json else click.echo)
     if as_json:
-        _print_json(result)
+        _show(as_json, result, "")
 
 
 @cli.command(
@@ -102,25 +87,17 @@ def ingest(source: Path, kb: Path, columns: str, format_: str | None, as_json: b
     from relsim.storage import check_target
 
     check_target(kb, MANIFEST)
-    _check_facts(source)
+    check_facts(source)
     read_kb = read(source, columns=columns, format=format_)
     read_kb.save(kb)
-    if as_json:
-        _print_json({"kb": str(kb), **describe(read_kb, top=0)})
-        return
-    click.echo(f"{kb}: {read_kb}")
-    for reason, count in read_kb.skipped.items():
-        click.echo(f"skipped {count:,} statements: {reason}")
+    skipped = [f"skipped {count:,} statements: {reason}" for reason, count in read_kb.skipped.items()]
+    _show(as_json, {"kb": str(kb), **describe(read_kb, top=0)}, "\n".join([f"{kb}: {read_kb}", *skipped]))
 
 
 @cli.command(epilog=_examples("relsim stats codex-s", "relsim stats codex-s.kb --top 5 --json"))
 @click.argument("kb", type=click.Path(path_type=Path))
 @click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="Show this many relations, the most frequent first.",
+    "--top", type=click.IntRange(min=1), default=20, show_default=True, help="List the most frequent relations."
 )
 @_COLUMNS
 @_AS_JSON
@@ -128,31 +105,26 @@ def stats(kb: Path, top: int, columns: str, as_json: bool) -> None:
     """Count what a KB holds: entities, relations, facts, duplicates."""
     from relsim.stats import describe, render
 
-    summary = describe(_open_kb(kb, columns), top)
-    if as_json:
-        _print_json(summary)
-    else:
-        click.echo(render(summary))
+    summary = describe(open_facts(kb, columns), top)
+    _show(as_json, summary, render(summary))
 
 
 @cli.command(epilog=_examples("relsim fit codex-s model", "relsim fit codex-s counts.model --counts"))
 @click.argument("kb", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--counts", is_flag=True, help="Smoothed counts instead of the neural model; no training.")
-@click.option("--dim", type=_SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")
-@click.option("--hidden", type=_SIZE, default=1024, show_default=True, help="Width of the hidden layers.")
+@click.option("--dim", type=SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")
+@click.option("--hidden", type=SIZE, default=1024, show_default=True, help="Width of the hidden layers.")
 @click.option("--no-bias", is_flag=True, help="No output bias: the exact form of the 2019 paper.")
-@click.option("--dropout", type=_Finite(0, 1, max_open=True), default=0.3, show_default=True)
+@click.option("--dropout", type=Finite(0, 1, max_open=True), default=0.3, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(
-    "--batch",
-    type=_SIZE,
-    help="Groups of equal (head, relation) in a step; by default 1/64 of them, 32 to 512.",
+    "--batch", type=SIZE, help="Groups of equal (head, relation) in a step; by default 1/64 of them, 32 to 512."
 )
-@click.option("--lr", type=_Finite(min=0, min_open=True), default=2e-3, show_default=True, help="Peak learning rate.")
-@click.option("--weight-decay", type=_Finite(min=0), default=0.1, show_default=True, help="Of the perceptrons.")
+@click.option("--lr", type=Finite(min=0, min_open=True), default=2e-3, show_default=True, help="Peak learning rate.")
+@click.option("--weight-decay", type=Finite(min=0), default=0.1, show_default=True, help="Of the perceptrons.")
 @click.option(
-    "--table-decay", type=_Finite(min=0), default=2.0, show_default=True, help="Of entity and relation vectors."
+    "--table-decay", type=Finite(min=0), default=2.0, show_default=True, help="Of entity and relation vectors."
 )
 @click.option(
     "--patience",
@@ -176,28 +148,24 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_jso
     from relsim.training import fit as train
 
     check_target(model, MANIFEST)
-    _check_device(options["device"])
-    facts = _open_kb(kb, columns).with_validation(seed=options["seed"])
-    if not len(facts.valid):
-        raise RelsimError(f"{kb}: {len(facts.train)} facts leave none for validation: add facts, or a validation file")
+    check_device(options["device"])
+    facts = open_facts(kb, columns)
+    resume = model.with_name(model.name + ".training")
     if counts:
-        fitted: FactDistribution = fit_counts(facts)
+        fitted: FactDistribution = fit_counts(facts, options["seed"])
     else:
         shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
-        resume = model.with_name(model.name + ".training")
         try:
             fitted = train(facts, bias=not no_bias, training=Training(**options), resume=resume, **shape)
         except KeyboardInterrupt:
             if resume.exists():
                 click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
             raise
-    if not math.isfinite(fitted.meta["valid_nll"]):
-        raise RelsimError(f"{model}: not written, since the training diverged: lower --lr, which is {options['lr']:g}")
     save_model(fitted, model)
-    if as_json:
-        _print_json({"model": str(model), **fitted.meta})
-    else:
-        click.echo(f"{model}: validation NLL {fitted.meta['valid_nll']:.3f} nats per fact")
+    if not counts:
+        shutil.rmtree(resume, ignore_errors=True)
+    text = f"{model}: validation NLL {fitted.meta['valid_nll']:.3f} nats per fact"
+    _show(as_json, {"model": str(model), **fitted.meta}, text)
 
 
 @cli.command(epilog=_examples("relsim compare model comparison", "relsim compare model comparison --samples 3000"))
@@ -205,20 +173,14 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_jso
 @click.argument("comparison", type=click.Path(path_type=Path))
 @click.option(
     "--mass",
-    type=_Finite(0, 1, min_open=True),
+    type=Finite(0, 1, min_open=True),
     default=0.95,
     show_default=True,
     help="Evaluate as many heads as hold this share of the mass of each relation.",
 )
 @click.option("--samples", type=click.IntRange(min=1), default=1200, show_default=True, help="The most to evaluate.")
 @click.option("--exact", is_flag=True, help="Every head: no sampling error.")
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Print this many of the most similar pairs.",
-)
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Print the most similar pairs.")
 @_SEED
 @_AS_JSON
 def compare(
@@ -253,11 +215,8 @@ def similar(comparison: Path, relation: str, top: int, as_json: bool) -> None:
     """List the relations most similar to RELATION."""
     from relsim.similar import neighbours, render_neighbours
 
-    found = neighbours(_load_comparison(comparison), relation, top)
-    if as_json:
-        _print_json([n._asdict() for n in found])
-    else:
-        click.echo(render_neighbours(found))
+    found = neighbours(open_comparison(comparison), relation, top)
+    _show(as_json, [n._asdict() for n in found], render_neighbours(found))
 
 
 @cli.command(
@@ -274,19 +233,17 @@ def report(comparison: Path, page: Path, kb: Path | None, title: str | None, col
     from relsim.report import LISTED_PAIRS, shared_facts, write_report
     from relsim.similar import nearest_pairs
 
-    _check_page(page)
-    div = _load_comparison(comparison)
+    check_page(page)
+    div = open_comparison(comparison)
     evidence = None
     if kb is not None:
-        facts = _open_kb(kb, columns)
+        facts = open_facts(kb, columns)
         if strange := set(div.relations) - set(facts.relations):
             raise RelsimError(f"{kb}: has no relation {min(strange)!r}: name the KB that {comparison} was made from")
         evidence = shared_facts(facts, div, nearest_pairs(div, LISTED_PAIRS))
-    write_report(div, page, title=title or f"Relations of {div.meta.get('source', comparison.name)}", evidence=evidence)
-    if as_json:
-        _print_json({"page": str(page)})
-    else:
-        click.echo(f"{page}: open it in a browser")
+    source = Path(div.meta.get("source") or comparison).name
+    write_report(div, page, title=title or f"Relations of {source}", evidence=evidence)
+    _show(as_json, {"page": str(page)}, f"{page}: open it in a browser")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -318,57 +275,12 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _open_kb(path: Path, columns: str) -> KB:
-    from relsim.ingest import open_kb
-
-    _check_facts(path)
-    return open_kb(path, columns=columns)
-
-
-def _check_facts(path: Path) -> None:
-    from relsim.storage import check_source, kind_of
-
-    if kind_of(path) not in (None, "a KB"):
-        check_source(path, "a KB")
-
-
-def _load_comparison(path: Path) -> Divergence:
-    from relsim.divergence import Divergence
-    from relsim.storage import check_source
-
-    check_source(path, "a comparison")
-    return Divergence.load(path)
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    from relsim.storage import one_line
-
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch says each of them
-        raise RelsimError(f"--device {name}: cannot be used ({one_line(error)}): try --device cpu") from None
-
-
-def _check_page(page: Path) -> None:
-    if page.is_file() and not page.read_bytes()[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise RelsimError(f"{page}: exists and is not a web page, so it is not overwritten: name another file")
-
-
-def _say_nothing(_: str) -> None:
-    pass
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value))
+def _show(as_json: bool, value: Any, text: str) -> None:
+    click.echo(json.dumps(value) if as_json else text)
 
 
 def _print_pairs(div: Divergence, top: int, as_json: bool) -> None:
     from relsim.similar import nearest_pairs, pair_record, render_pairs
 
     pairs = nearest_pairs(div, top)
-    if as_json:
-        _print_json([pair_record(div, a, b) for a, b in pairs])
-    else:
-        click.echo(render_pairs(div, pairs))
+    _show(as_json, [pair_record(div, a, b) for a, b in pairs], render_pairs(div, pairs))

@@ -54,7 +54,7 @@ class Estimator(ABC):
         finally:
             model.train(training)
         head, tail, stderr = (part.fill_diagonal_(0).cpu().numpy() for part in parts)
-        meta = {"estimator": type(self).__name__, **self._settings(), **details}
+        meta = {"source": model.meta.get("source", ""), "estimator": type(self).__name__, **self._settings(), **details}
         meta["cpu_seconds"] = round(time.process_time() - start, 2)
         names = [model.relations[i] for i in index.tolist()]
         return Divergence(names, head + tail, stderr, head, tail, model.support[index].cpu().numpy(), meta)

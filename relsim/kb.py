@@ -134,10 +134,15 @@ class KB:
             raise unknown_name("relation", name, self.relations) from None
 
     def with_validation(self, share: float = 0.1, seed: int = 0) -> KB:
-        """Return this KB if it has validation facts, else one that holds out `share` of the training facts for it."""
-        if len(self.valid):
+        """Return this KB if it has validation facts, else one that holds out `share` of the training facts for it.
+
+        At least one fact is held out and at least one is left; a KB of a single fact stays as it is.
+        """
+        if len(self.valid) or len(self.train) < 2:
             return self
-        held_out = np.random.default_rng(seed).random(len(self.train)) < share
+        draw = np.random.default_rng(seed).random(len(self.train))
+        held_out = (draw < share) & (draw < draw.max())
+        held_out[draw.argmin()] = True
         splits = {**self.splits, "train": self.train.take(~held_out), "valid": self.train.take(held_out)}
         return KB(self.entities, self.relations, splits, self.source, self.skipped)
 

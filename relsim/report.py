@@ -234,7 +234,7 @@ def _listed_pairs(div: Divergence, reading: NDArray[np.uint8], rule: Rule) -> di
 
 def _summary(div: Divergence) -> list[str]:
     """The page's line of facts: size, what was run, and the median standard error over all ordered pairs."""
-    settings = {key: value for key, value in div.meta.items() if not isinstance(value, Mapping)}
+    settings = {key: value for key, value in div.meta.items() if key != "source" and not isinstance(value, Mapping)}
     for value in div.meta.values():
         settings |= value if isinstance(value, Mapping) else {}
     shown = [

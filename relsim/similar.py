@@ -107,18 +107,20 @@ def write_pairs(div: Divergence, path: str | Path) -> None:
 
 
 def render_pairs(div: Divergence, pairs: Sequence[tuple[int, int]]) -> str:
-    """Return pairs as an aligned table for a terminal."""
+    """Return pairs as an aligned table for a terminal, with the support that tells weak evidence."""
     rows = [
         (
             f"{np.exp(-max(div.kl[a, b], div.kl[b, a], 0)):.3f}",
             with_error(div.kl[a, b], div.stderr[a, b]),
             with_error(div.kl[b, a], div.stderr[b, a]),
+            f"{div.support[a]:,}",
+            f"{div.support[b]:,}",
             shown(div.relations[a]),
             shown(div.relations[b]),
         )
         for a, b in pairs
     ]
-    return table(("S", "KL(a||b)", "KL(b||a)", "a", "b"), rows)
+    return table(("S", "KL(a||b)", "KL(b||a)", "facts a", "facts b", "a", "b"), rows)
 
 
 def render_neighbours(found: Sequence[Neighbour]) -> str:

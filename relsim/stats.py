@@ -50,4 +50,4 @@ def render(summary: dict[str, Any]) -> str:
         "",
     ]
     rows = [(f"{r['facts']:,}", f"{r['heads']:,}", f"{r['tails']:,}", shown(r["relation"])) for r in summary["top"]]
-    return "\n".join(lines) + table(("facts", "heads", "tails", "relation"), rows)
+    return "\n".join([*lines, table(("facts", "heads", "tails", "relation"), rows)])

@@ -45,6 +45,8 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
         try:
             scratch.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; the result is an ordinary one
             yield scratch
+            for file in scratch.iterdir():
+                file.chmod(0o666 & ~_umask())  # safetensors makes private files
             _swap(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -166,7 +168,7 @@ def _writing(path: str | Path) -> Iterator[Path]:
         # safetensors wraps what the system says in an exception of its own
         if not isinstance(fault, OSError) and "(os error " not in str(fault):
             raise
-        reason = getattr(fault, "strerror", None) or one_line(fault)
+        reason = getattr(fault, "strerror", None) or one_line(fault or error)
         raise RelsimError(
             f"{path}: cannot be written ({reason}): nothing was changed, make room or name another place"
         ) from fault

@@ -78,15 +78,15 @@ def fit(
         dim, hidden, bias, dropout: see `MLPDistribution`.
         training: see `Training`.
         resume: a folder for checkpoints, written after every epoch. An interrupted call with the same folder goes on
-            where it stopped and gives the same model; the folder is removed at the end.
+            where it stopped and gives the same model. It is the caller's to remove, once the model is in safety.
         progress: show a bar; by default on a terminal only.
 
     Raises:
-        RelsimError: the KB has no facts or fewer than two entities, or `resume` holds another training.
+        RelsimError: the KB has fewer than two facts or two entities, `resume` holds another training, or the training
+            diverged.
     """
     training = training or Training()
-    _check(kb)
-    kb = kb.with_validation(seed=training.seed)
+    kb = _prepared(kb, training.seed)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(training.seed)
@@ -97,14 +97,15 @@ def fit(
         return _train(model, kb, training, Path(resume) if resume else None, progress)
 
 
-def fit_counts(kb: KB) -> CountsDistribution:
+def fit_counts(kb: KB, seed: int = 0) -> CountsDistribution:
     """Return the smoothed counts of a KB's training facts; the discount is the best of a few on the validation facts.
 
+    Where the KB has no validation facts, a tenth of the training facts is held out, drawn with `seed`.
+
     Raises:
-        RelsimError: the KB has no facts or fewer than two entities.
+        RelsimError: the KB has fewer than two facts or two entities.
     """
-    _check(kb)
-    kb = kb.with_validation()
+    kb = _prepared(kb, seed)
     train = kb.train
     facts = torch.stack([torch.from_numpy(part) for part in (train.head, train.relation, train.tail, train.count)], 1)
     support = torch.from_numpy(kb.support)
@@ -136,11 +137,17 @@ def zero_denormals_(model: torch.nn.Module) -> None:
             parameter[parameter.abs() < torch.finfo(parameter.dtype).tiny] = 0
 
 
-def _check(kb: KB) -> None:
+def _prepared(kb: KB, seed: int) -> KB:
+    """Return the KB with validation facts, or say why it cannot be fitted."""
+    place = kb.source or "the KB"
     if not len(kb.train):
-        raise RelsimError(f"{kb.source or 'the KB'}: no training facts: a model needs some")
+        raise RelsimError(f"{place}: no training facts: a model needs some")
     if len(kb.entities) < 2:
-        raise RelsimError(f"{kb.source or 'the KB'}: a single entity: a distribution over facts needs two or more")
+        raise RelsimError(f"{place}: a single entity: a distribution over facts needs two or more")
+    kb = kb.with_validation(seed=seed)
+    if not len(kb.valid):
+        raise RelsimError(f"{place}: too few facts to hold some out for validation: add facts")
+    return kb
 
 
 def _start_from_counts(model: MLPDistribution, kb: KB) -> None:
@@ -176,7 +183,8 @@ def _train(
     batch = training.batch or min(512, max(32, len(facts) // 64))
     optimiser = adamw(model, training)
     best = {key: value.clone() for key, value in model.state_dict().items()}
-    settings = {**asdict(training), **model.config(), "facts": _fingerprint(kb.train, kb.valid)}
+    names = {"entities": len(kb.entities), "relations": len(kb.relations)}
+    settings = {**asdict(training), **model.config(), **names, "facts": _fingerprint(kb.train, kb.valid)}
     state = _Progress()
     if folder is not None and (found := checkpoint.load(folder, settings, device)):
         groups, done = found
@@ -200,6 +208,10 @@ def _train(
             if folder is not None:
                 groups = {"model": model.state_dict(), "best": best, "optimiser": _flat_state(optimiser)}
                 checkpoint.save(folder, groups, settings, asdict(state))
+    if not math.isfinite(state.best_nll):
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise RelsimError(f"{kb.source or 'the KB'}: the training diverged: lower lr, which is {training.lr:g}")
     model.load_state_dict(best)
     zero_denormals_(model)
     model.meta = {
@@ -210,8 +222,6 @@ def _train(
         "cpu_seconds": round(state.seconds, 1),
         "history": state.history,
     }
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
     return model.eval()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -44,7 +45,9 @@ def fb15k_model(fb15k: KB) -> FactDistribution:
     folder = CACHE / "fb15k-237"
     if not folder.exists():
         training = Training(epochs=12, batch=1024, table_decay=1.0)
-        save_model(fit(fb15k, dropout=0.2, training=training, resume=CACHE / "fb15k-237.training"), folder)
+        resume = CACHE / "fb15k-237.training"
+        save_model(fit(fb15k, dropout=0.2, training=training, resume=resume), folder)
+        shutil.rmtree(resume)
     return load_model(folder)
 
 

@@ -118,6 +118,14 @@ def test_monte_carlo_agrees_within_its_standard_errors_on_nations(nations_model:
     assert abs(np.mean(z)) < 0.5
 
 
+def test_rao_blackwell_agrees_within_its_standard_errors_on_nations(nations_model: MLPDistribution) -> None:
+    """Ten of 14 heads: hardly a sample, so the coverage is that over seeds."""
+    exact = Enumerate().divergence(nations_model).kl
+    estimators = [RaoBlackwell(mass=1.0, samples=10, seed=seed) for seed in range(30)]
+    inside = [np.mean(np.abs(deviations(nations_model, each, exact)) < 1.96) for each in estimators]
+    assert 0.9 <= np.mean(inside) <= 0.99
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["umls", "codex"])
 def test_both_agree_within_their_standard_errors_on_benchmarks(name: str, request: pytest.FixtureRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,17 +86,18 @@ def test_an_interrupted_training_resumes_to_the_same_model(
             fit(nations(), training=training, resume=folder, **SMALL)
     assert folder.exists()
     resumed = fit(nations(), training=training, resume=folder, **SMALL)
-    assert not folder.exists()
+    again = fit(nations(), training=training, resume=folder, **SMALL)  # a finished training is there at once
+    assert torch.equal(again.entity, resumed.entity)
     for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
     assert resumed.meta["history"] == whole.meta["history"]
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "model.training"
-    with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "rmtree", lambda *_, **__: None)
-        fit(nations(), training=Training(epochs=1), resume=folder, **SMALL)
+def test_a_checkpoint_of_other_settings_or_names_is_refused(tmp_path: Path) -> None:
+    folder, kb = tmp_path / "model.training", nations()
+    fit(kb, training=Training(epochs=1), resume=folder, **SMALL)
+    with pytest.raises(RelsimError, match="holds a training with other entities"):
+        fit(replace(kb, entities=[*kb.entities, "x"]), training=Training(epochs=1), resume=folder, **SMALL)
     with pytest.raises(RelsimError, match="holds a training with other epochs"):
         fit(nations(), training=Training(epochs=2), resume=folder, **SMALL)
 
@@ -121,3 +123,20 @@ def test_a_kb_without_facts_or_with_one_entity_is_refused() -> None:
         fit(KB.from_names([]))
     with pytest.raises(RelsimError, match="a single entity"):
         fit(KB.from_names([("a", "r", "a")]))
+    with pytest.raises(RelsimError, match="too few facts"):
+        fit_counts(KB.from_names([("a", "r", "b")]))
+
+
+def test_a_training_that_diverges_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RelsimError, match=r"diverged: lower lr, which is 1e\+09"):
+        fit(nations(), training=Training(epochs=2, lr=1e9), resume=tmp_path / "x.training", **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("facts", [2, 3, 40])
+def test_holding_out_leaves_facts_on_both_sides(facts: int) -> None:
+    for seed in range(20):
+        kb = KB.from_names([(f"e{i}", "r", "x") for i in range(facts)]).with_validation(seed=seed)
+        assert len(kb.train) > 0
+        assert len(kb.valid) > 0
+        assert len(kb.train) + len(kb.valid) == facts
