@@ -1,4 +1,5 @@
 # make demo, make test: each sets up what it needs in .venv, once. The rest: lint, bench, clean.
+# make bench K=matrix runs the benchmarks whose name has that word.
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
 bench: $(VENV)/dev.stamp
-	$(TEST) tests/benchmarks --benchmark-enable
+	$(TEST) tests/benchmarks --benchmark-enable -k "$(K)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
