@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ BLOCK = 2**17
 """Numbers of one tensor that a step on the CPU takes at a time."""
 
 
-class PointOptimizer(torch.optim.Optimizer):
+class PointOptimizer(torch.optim.Optimizer, ABC):
     """An optimiser whose groups can have a manifold: the key "manifold" of the group, or geoopt's of a parameter."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -58,11 +59,13 @@ class PointOptimizer(torch.optim.Optimizer):
             self._step_euclidean(group)
         return loss
 
+    @abstractmethod
     def _step_points(self, group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Move the points of a group."""
 
+    @abstractmethod
     def _step_euclidean(self, group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Move the Euclidean parameters of a group."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as torch does: tensors and numbers, no manifold, which belongs to the model."""

@@ -13,7 +13,9 @@ from relsim.mlp import MLPDistribution
 from relsim.training import Training, fit
 
 
-def random_model(entities: int, relations: int, seed: int = 0, dim: int = 6, hidden: int = 16) -> MLPDistribution:
+def random_model(
+    entities: int, relations: int, seed: int = 0, dim: int = 6, hidden: int = 16, scale: float = 0.9
+) -> MLPDistribution:
     """An untrained model in float64, with weights large enough that its relations differ by a few nats."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -21,7 +23,7 @@ def random_model(entities: int, relations: int, seed: int = 0, dim: int = 6, hid
         model = MLPDistribution(*names, torch.arange(relations), dim=dim, hidden=hidden).double().eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.copy_(torch.randn_like(parameter) * (0.9 if parameter.ndim > 1 else 0.5))
+                parameter.copy_(torch.randn_like(parameter) * (scale if parameter.ndim > 1 else 0.5))
                 if parameter.shape[-1] == hidden:
                     parameter.mul_(hidden**-0.5)
     return model
