@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lorentz.functional as LF
+from lorentz._direction import unit
 from lorentz._precision import widen
 from lorentz.manifold import Lorentz
-from lorentz.nn.direction import unit
 from lorentz.nn.module import LorentzModule, check_width
 
 Activation = Callable[[Tensor], Tensor]

@@ -37,6 +37,14 @@ def _attention(x: Tensor, y: Tensor, z: Tensor, c: Tensor | float) -> Tensor:
     return LF.attention(x[None, None], y[None, None], z[None, None], c=c)[0, 0]
 
 
+def _segment_centroid(x: Tensor, w: Tensor, c: Tensor | float) -> Tensor:
+    return LF.segment_centroid(x, torch.tensor([2, 0, 2], device=x.device), 4, w, c)
+
+
+def _segment_softmax(x: Tensor, c: object) -> Tensor:
+    return LF.segment_softmax(x, torch.tensor([1, 3, 1, 1], device=x.device), 4)
+
+
 # x, y, z: points (3, 4). v: vectors (3, 4). u: a velocity (4). r: a rotation (4, 4). w: weights (3). t: fractions (3).
 # m: a matrix (5, 4). b: a bias (5). p: points of a ball (3, 4).
 OPERATIONS = [
@@ -57,7 +65,11 @@ OPERATIONS = [
     Operation("transp", "xyv", "point", LF.transp),
     Operation("transp0", "yv", "point", LF.transp0),
     Operation("geodesic", "txy", "point", LF.geodesic),
+    Operation("half_aperture", "x", "scalar", lambda x, c: LF.half_aperture(x, 0.1, c)),
+    Operation("exterior_angle", "xy", "scalar", LF.exterior_angle),
     Operation("centroid", "xw", "point", LF.centroid),
+    Operation("segment_centroid", "xw", "point", _segment_centroid),
+    Operation("segment_softmax", "x", "scalar", _segment_softmax),
     Operation("boost", "xu", "point", lambda x, u, c: LF.boost(x, u, c)),
     Operation("rotate", "xr", "point", lambda x, r, c: LF.rotate(x, r)),
     Operation("isometry_inverse", "ur", "point", _isometry_inverse),

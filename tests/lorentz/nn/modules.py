@@ -24,6 +24,7 @@ class Layer:
     manifold, and device and dtype where parameters are made. `shapes` are those of the inputs: points, or indices
     below `indices` where that is set. `twin` builds the torch module whose state_dict must load; `same_space` says that
     the twin, given the same weights, agrees on the space part. `stack` marks the modules that take long to trace.
+    `graph`, sources and targets, becomes the last input as an edge_index.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layer:
     same_space: bool = False
     indices: int = 0
     stack: bool = False
+    graph: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -48,7 +50,8 @@ class Layer:
         if self.indices:
             # Without the padding row, to which torch gives no gradient.
             return tuple(torch.randint(1, self.indices, shape, generator=generator) for shape in self.shapes)
-        return tuple(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in self.shapes)
+        points = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in self.shapes]
+        return (*points, *([] if self.graph is None else [torch.tensor(self.graph)]))
 
     def ready(self, seed: int = 2, **keywords: Any) -> nn.Module:
         """The module in eval mode with parameters away from their special values at the start."""
@@ -67,6 +70,9 @@ def first(output: Any) -> Tensor:
 
 POINTS = ((5, 4),)
 SEQUENCE = ((2, 5, 4),)
+ROW = ((2, 4, 5),)
+IMAGE = ((2, 4, 5, 3),)
+GRAPH = ((0, 1, 2, 2, 4), (1, 0, 1, 1, 3))  # nodes 2 and 4 have no neighbours, node 1 one of them twice
 WIDE = ((2, 5, 16),)  # layer norm over four features would magnify 16-bit rounding
 
 LAYERS = [
@@ -96,6 +102,37 @@ LAYERS = [
         lambda **kw: lnn.HyperplaneLinear(4, 3, **kw),
         POINTS,
         lambda: nn.Linear(4, 3),
+    ),
+    Layer(
+        "MLR",
+        "MLR(in_features=4, num_classes=3, bias=True)",
+        lambda **kw: lnn.MLR(4, 3, **kw),
+        POINTS,
+        lambda: nn.Linear(4, 3),
+    ),
+    Layer(
+        "CentroidClassifier",
+        "CentroidClassifier(in_features=4, num_classes=3, bias=True, std=0.5)",
+        lambda **kw: lnn.CentroidClassifier(4, 3, **kw),
+        POINTS,
+    ),
+    Layer(
+        "FermiDiracDecoder",
+        "FermiDiracDecoder(r=2, t=1)",
+        lambda **kw: lnn.FermiDiracDecoder(**kw),
+        (*POINTS, *POINTS),
+    ),
+    Layer(
+        "EntailmentConeLoss",
+        "EntailmentConeLoss(threshold=1, margin=0.01, min_radius=0.1, reduction='mean')",
+        lambda **kw: lnn.EntailmentConeLoss(**kw),
+        (*POINTS, *POINTS),
+    ),
+    Layer(
+        "ContrastiveLoss",
+        "ContrastiveLoss(temperature=1, learnable_temperature=True, reduction='mean')",
+        lambda **kw: lnn.ContrastiveLoss(1.0, **kw),  # at 0.07, gradients of random points are hundreds
+        (*POINTS, *POINTS),
     ),
     Layer("Boost", "Boost(num_features=4)", lambda **kw: lnn.Boost(4, **kw), POINTS),
     Layer("Rotation", "Rotation(num_features=4)", lambda **kw: lnn.Rotation(4, **kw), POINTS),
@@ -144,6 +181,111 @@ LAYERS = [
         lambda: nn.BatchNorm2d(4),
         same_space=True,
     ),
+    Layer(
+        "Conv1d",
+        "Conv1d(4, 3, kernel_size=(3,), stride=(1,), padding=(1,))",
+        lambda **kw: lnn.Conv1d(4, 3, 3, padding=1, **kw),
+        ROW,
+        lambda: nn.Conv1d(4, 3, 3, padding=1),
+        same_space=True,
+    ),
+    Layer(
+        "Conv2d",
+        "Conv2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), groups=2, padding_mode=circular)",
+        lambda **kw: lnn.Conv2d(4, 6, 3, 2, 1, groups=2, padding_mode="circular", **kw),
+        IMAGE,
+        lambda: nn.Conv2d(4, 6, 3, 2, 1, groups=2, padding_mode="circular"),
+        same_space=True,
+    ),
+    Layer(
+        "ConvTranspose1d",
+        "ConvTranspose1d(4, 3, kernel_size=(3,), stride=(2,))",
+        lambda **kw: lnn.ConvTranspose1d(4, 3, 3, 2, **kw),
+        ROW,
+        lambda: nn.ConvTranspose1d(4, 3, 3, 2),
+        same_space=True,
+    ),
+    Layer(
+        "ConvTranspose2d",
+        "ConvTranspose2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), output_padding=(1, 1), groups=2)",
+        lambda **kw: lnn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, **kw),
+        IMAGE,
+        lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2),
+        same_space=True,
+    ),
+    Layer(
+        "AvgPool1d",
+        "AvgPool1d(kernel_size=(2,), stride=(2,), padding=(0,))",
+        lambda **kw: lnn.AvgPool1d(2, **kw),
+        ROW,
+        lambda: nn.AvgPool1d(2),
+        same_space=True,
+    ),
+    Layer(
+        "AvgPool2d",
+        "AvgPool2d(kernel_size=2, stride=2, padding=0)",
+        lambda **kw: lnn.AvgPool2d(2, **kw),
+        IMAGE,
+        lambda: nn.AvgPool2d(2),
+        same_space=True,
+    ),
+    Layer(
+        "MaxPool1d",
+        "MaxPool1d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)",
+        lambda **kw: lnn.MaxPool1d(2, **kw),
+        ROW,
+        lambda: nn.MaxPool1d(2),
+        same_space=True,
+    ),
+    Layer(
+        "MaxPool2d",
+        "MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)",
+        lambda **kw: lnn.MaxPool2d(2, **kw),
+        IMAGE,
+        lambda: nn.MaxPool2d(2),
+        same_space=True,
+    ),
+    Layer(
+        "AdaptiveAvgPool1d",
+        "AdaptiveAvgPool1d(output_size=2)",
+        lambda **kw: lnn.AdaptiveAvgPool1d(2, **kw),
+        ROW,
+        lambda: nn.AdaptiveAvgPool1d(2),
+        same_space=True,
+    ),
+    Layer(
+        "AdaptiveAvgPool2d",
+        "AdaptiveAvgPool2d(output_size=2)",
+        lambda **kw: lnn.AdaptiveAvgPool2d(2, **kw),
+        IMAGE,
+        lambda: nn.AdaptiveAvgPool2d(2),
+        same_space=True,
+    ),
+    Layer("Flatten", "Flatten(start_dim=1, end_dim=-1)", lambda **kw: lnn.Flatten(**kw), IMAGE, nn.Flatten, True),
+    Layer(
+        "CentroidPool1d",
+        "CentroidPool1d(kernel_size=(3,), stride=(2,), padding=(1,), ceil_mode=True)",
+        lambda **kw: lnn.CentroidPool1d(3, 2, 1, True, **kw),
+        ROW,
+    ),
+    Layer(
+        "CentroidPool2d",
+        "CentroidPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), ceil_mode=False)",
+        lambda **kw: lnn.CentroidPool2d(2, **kw),
+        IMAGE,
+    ),
+    Layer(
+        "AdaptiveCentroidPool1d",
+        "AdaptiveCentroidPool1d(output_size=(2,))",
+        lambda **kw: lnn.AdaptiveCentroidPool1d(2, **kw),
+        ROW,
+    ),
+    Layer(
+        "AdaptiveCentroidPool2d",
+        "AdaptiveCentroidPool2d(output_size=(2, None))",
+        lambda **kw: lnn.AdaptiveCentroidPool2d((2, None), **kw),
+        IMAGE,
+    ),
     Layer("ReLU", "ReLU()", lambda **kw: lnn.ReLU(**kw), POINTS, nn.ReLU, same_space=True),
     Layer("GELU", "GELU(approximate='none')", lambda **kw: lnn.GELU(**kw), POINTS, nn.GELU, same_space=True),
     Layer("SiLU", "SiLU()", lambda **kw: lnn.SiLU(**kw), POINTS, nn.SiLU, same_space=True),
@@ -179,6 +321,8 @@ LAYERS = [
         SEQUENCE * 3,
         lambda: nn.MultiheadAttention(4, 2, batch_first=True),
     ),
+    Layer("GraphConv", "GraphConv(\n", lambda **kw: lnn.GraphConv(4, 3, **kw), POINTS, graph=GRAPH),
+    Layer("GraphAttention", "GraphAttention(\n", lambda **kw: lnn.GraphAttention(4, 3, 2, **kw), POINTS, graph=GRAPH),
     Layer(
         "TransformerEncoderLayer",
         "TransformerEncoderLayer(\n",

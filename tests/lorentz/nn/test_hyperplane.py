@@ -96,3 +96,14 @@ def test_a_zero_row_gives_zero_with_finite_gradients() -> None:
     assert not out[:, 1].any()
     for grad in torch.autograd.grad(out.sum(), (x, *layer.parameters())):
         assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("c", [1e-3, 1.0, 1e3])
+def test_a_hyperplane_out_of_reach_gives_finite_outputs_and_gradients(c: float) -> None:
+    layer, x = lnn.HyperplaneLinear(4, 2, manifold=Lorentz(c)), normal(5, 4).float().requires_grad_()
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([1e4, -1e4]))
+    out = layer(x)
+    assert (out.sign() == torch.tensor([1, -1])).all()
+    for value in (out, *torch.autograd.grad(out.log1p().nansum(), (x, *layer.parameters()))):
+        assert value.isfinite().all()
