@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lorentz._precision import Curvature, curvature, full_precision
+from lorentz._precision import Curvature, curvature
 
 
 def with_time(x: Tensor, scale: Tensor | float, sign: int, c: Curvature) -> Tensor:
@@ -31,14 +31,13 @@ def with_time(x: Tensor, scale: Tensor | float, sign: int, c: Curvature) -> Tens
 
     `scale` is a float or broadcasts to (..., L, 1).
     """
-    rows = torch.cat([x, sign * _time(x, c)], dim=-1)
-    return rows if isinstance(scale, float) and scale == 1 else scale * rows
+    return _rows(x, _time(x, c), scale, sign)
 
 
 def with_height(x: Tensor, reference: Tensor, c: Curvature) -> Tensor:
     """Return (x - R, h(x)): (..., S, n), (..., 1, n) to (..., S, n + 1)."""
     gap = x - reference
-    return torch.cat([gap, _see(gap, reference, c).height], dim=-1)
+    return _join(gap, _see(gap, reference, c).height)
 
 
 def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature) -> Tensor:
@@ -75,44 +74,68 @@ class _Seen(NamedTuple):
 def _see(gap: Tensor, reference: Tensor, c: Curvature) -> _Seen:
     x = gap + reference  # rounded alike for a value and for the mean that selects it, whose heights then agree
     x0, r0 = _time(x, c), _time(reference, c)
-    rise = (_dot(gap, gap) + 2 * _dot(gap, reference)) / (x0 + r0)
+    rise = (_square(gap) + 2 * _dot(gap, reference)) / (x0 + r0)
     turn = torch.addcmul(gap, rise, reference / r0, value=-1)
     radial = (rise / r0) * (rise / r0) / curvature(c, r0)
-    return _Seen(x, turn, rise, x0, (_dot(turn, turn) + radial) / (2 * x0))
+    return _Seen(x, turn, rise, x0, (_square(turn) + radial) / (2 * x0))
 
 
 def _above(mean: Tensor, reference: Tensor, c: Curvature) -> tuple[_Seen, Tensor, Tensor]:
     """Return m as seen from R, e, and the factor of m."""
-    seen = _see(mean[..., :-1], reference, c)
+    seen = _see(mean[..., :-1].contiguous(), reference, c)  # so that sums round as those of the values do
     excess = (mean[..., -1:] - seen.height).clamp_min(0)  # the sheet is convex; rounding is not
     return seen, excess, (1 + curvature(c, excess) * excess * (2 * seen.time + excess)).rsqrt()
 
 
+def _rows(x: Tensor, x0: Tensor, scale: Tensor | float, sign: int) -> Tensor:
+    rows = _join(x, sign * x0)
+    return rows if _is_one(scale) else scale * rows
+
+
+def _join(space: Tensor, column: Tensor) -> Tensor:
+    """Return rows of n + 1 numbers; without a graph to keep, faster than torch.cat copies so short a last row."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.cat([space, column], dim=-1)
+    rows = space.new_empty(*space.shape[:-1], space.shape[-1] + 1)
+    rows[..., :-1], rows[..., -1:] = space, column
+    return rows
+
+
+def _is_one(scale: Tensor | float) -> bool:
+    return not isinstance(scale, Tensor) and scale == 1
+
+
 def _time(x: Tensor, c: Curvature) -> Tensor:
-    return (1 / curvature(c, x) + _dot(x, x)).sqrt()
+    return (1 / curvature(c, x) + _square(x)).sqrt()
+
+
+def _square(x: Tensor) -> Tensor:
+    """Return x . x as a column; without a graph to keep, in one pass that stores no products."""
+    if torch.is_grad_enabled():
+        return _dot(x, x)
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return torch.linalg.vecdot(x, y).unsqueeze(-1)
+    return (x * y).sum(-1, keepdim=True)
 
 
 class _WithTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | float, sign: int, c: Curvature) -> Tensor:
-        _put(ctx, x, scale, sign, c)
-        return with_time(x, scale, sign, c)
+        x0 = _time(x, c)
+        _put(ctx, x, x0, scale, sign, c)
+        return _rows(x, x0, scale, sign)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, sign, c = _get(ctx)
-        with full_precision(x.device):
-            x0 = _time(x, c)
-            space, slope = grad[..., :-1], sign * grad[..., -1:]
-            to_x = torch.addcmul(space, x, slope / x0)
-            to_x = to_x if isinstance(scale, float) and scale == 1 else to_x.mul_(scale)
-            to_scale = (_dot(space, x) + slope * x0).sum_to_size(scale.shape) if ctx.needs_input_grad[1] else None
-            to_c = _through_time(scale * slope, x0, c) if ctx.needs_input_grad[3] else None
+        x, x0, scale, sign, c = _get(ctx)
+        space, slope = grad[..., :-1], sign * grad[..., -1:]
+        to_x = torch.addcmul(space, x, slope / x0)
+        to_x = to_x if _is_one(scale) else to_x.mul_(scale)
+        to_scale = (_dot(space, x) + slope * x0).sum_to_size(scale.shape) if ctx.needs_input_grad[1] else None
+        to_c = _through_time(scale * slope, x0, c) if ctx.needs_input_grad[3] else None
         return to_x, to_scale, None, to_c
 
 
@@ -122,7 +145,7 @@ class _WithHeight(torch.autograd.Function):
         gap = x - reference
         seen = _see(gap, reference, c)
         _put(ctx, seen.turn, seen.time, c)
-        return torch.cat([gap, seen.height], dim=-1)
+        return _join(gap, seen.height)
 
     @staticmethod
     @once_differentiable
@@ -146,13 +169,12 @@ class _MeanToPoint(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # The point is homogeneous in (m0, m) of degree 0: dy = dm f - y f^2 c (m0 dm0 - m . dm), m0 = h + R0 + u . d.
         point, mean, reference, rise, m0, factor, c = _get(ctx)
-        with full_precision(point.device):
-            k, along = curvature(c, m0), _dot(grad, point)
-            slope = k * factor * factor * along
-            slant = slope * rise / _time(reference, c)
+        k, along = curvature(c, m0), _dot(grad, point)
+        slope = k * factor * factor * along
+        slant = slope * rise / _time(reference, c)
         space = (factor * grad).addcmul_(mean[..., :-1], slope).addcmul_(reference, slant, value=-1)
         to_c = (along / (-2 * k)).sum_to_size(c.shape).to(c.dtype) if ctx.needs_input_grad[2] else None
-        return torch.cat([space, -slope * m0], dim=-1), None, to_c
+        return _join(space, -slope * m0), None, to_c
 
 
 def _through_time(grad: Tensor, x0: Tensor, c: Tensor) -> Tensor:

@@ -1,13 +1,10 @@
-"""`lorentz.optim` keeps torch's contracts: state, groups, sparse gradients, schedulers, copies, compiling, sharding."""
+"""`lorentz.optim` keeps torch's contracts: state, groups, sparse gradients, schedulers, copies, compiling."""
 
 from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -434,42 +431,3 @@ def test_state_dicts_are_plain_data() -> None:
     stream.seek(0)
     loaded = torch.load(stream, weights_only=True)
     assert loaded["param_groups"] == rule.state_dict()["param_groups"]
-
-
-SHARDED = """
-import sys
-import torch, torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
-from lorentz.optim import RiemannianAdam, RiemannianSGD, param_groups
-from tests.lorentz.test_optim_torch import MAKES, Model, train
-
-rank, store = int(sys.argv[1]), dist.FileStore(sys.argv[2], 2)
-dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-mesh = dist.init_device_mesh("cpu", (2,))
-for name in ("adam", "nesterov"):
-    whole, sharded = Model(), Model()
-    fully_shard(sharded, mesh=mesh)
-    rules = [MAKES[name](param_groups(model)) for model in (whole, sharded)]
-    assert rules[1].param_groups[0]["params"] == [sharded.table.weight]
-    for model, rule in zip((whole, sharded), rules):
-        train(model, rule, 4)
-    for x, y in zip(whole.parameters(), sharded.parameters()):
-        torch.testing.assert_close(x.detach(), y.detach().full_tensor(), rtol=1e-5, atol=1e-5)
-    moment = "exp_avg_sq" if name == "adam" else "momentum_buffer"
-    mine, theirs = rules[0].state[whole.table.weight][moment], rules[1].state[sharded.table.weight][moment]
-    torch.testing.assert_close(mine, theirs.full_tensor(), rtol=1e-5, atol=1e-7)
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_shards_of_points_move_like_the_whole(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SHARDED]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True, env=env)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
