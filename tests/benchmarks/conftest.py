@@ -74,7 +74,7 @@ def _recorded(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[None]:
             "torch": torch.__version__,
         }
         figures = {key: round(v, 4) if isinstance(v, float) else v for key, v in benchmark.extra_info.items()}
-        name = request.node.name.removeprefix("test_")
+        name = re.sub(r"\W+", "_", request.node.name.removeprefix("test_")).strip("_")
         (RESULTS / f"{name}.json").write_text(json.dumps({**where, **figures}, indent=1) + "\n")
 
 

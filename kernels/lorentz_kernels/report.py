@@ -1,0 +1,92 @@
+"""`python -m lorentz_kernels.report`: what the compiler made of every kernel, on a machine with or without a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorentz_kernels.ahead import Launch, compile_launch, operations
+from lorentz_kernels.cubin import Facts, facts
+from lorentz_kernels.dispatch import INSTALLED, interpreting
+
+CAPABILITIES = (80, 90, 100)
+COLUMNS = ("registers", "stack", "spills", "shared", "widest_load", "hgmma", "hmma", "utcmma", "loop", "bound", "share")
+
+
+def measure(launch: Launch, capability: int) -> dict[str, Facts]:
+    """Return the figures of the kernels that a launch starts, by name; of one started twice, those of the last."""
+    return {kernel.name: facts(kernel, launch.useful) for kernel in compile_launch(launch, capability)}
+
+
+def golden(op: str, launches: list[Launch], capabilities: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a file of golden values holds: Triton's version, and all figures by launch, capability and kernel."""
+    import triton
+
+    figures = {
+        launch.name: {
+            f"sm_{capability}": {name: each.as_dict() for name, each in measure(launch, capability).items()}
+            for capability in capabilities
+        }
+        for launch in launches
+    }
+    return {"op": op, "triton": triton.__version__, "launches": figures}
+
+
+def table(results: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table of golden values."""
+    yield "| operation | launch | kernel | sm | " + " | ".join(COLUMNS) + " |"
+    yield "|---" * (4 + len(COLUMNS)) + "|"
+    for result in results:
+        for launch, by_capability in result["launches"].items():
+            for capability, kernels in by_capability.items():
+                for kernel, figures in kernels.items():
+                    cells = [_cell(name, figures[name]) for name in COLUMNS]
+                    yield "| " + " | ".join([result["op"], launch, kernel, capability[3:], *cells]) + " |"
+
+
+def _cell(name: str, figure: float | str | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure:.0%}" if name == "share" else str(figure)
+
+
+@click.command()
+@click.argument("ops", nargs=-1, metavar="[OPERATION]...")
+@click.option(
+    "--sm",
+    "capabilities",
+    type=click.Choice([str(c) for c in CAPABILITIES]),
+    multiple=True,
+    help="Compile for these only.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+@click.option(
+    "--update",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Rewrite the golden values in this folder.",
+)
+def main(ops: tuple[str, ...], capabilities: tuple[str, ...], as_json: bool, update: Path | None) -> None:
+    """Compile every kernel ahead of time and print its resources, loads, tensor-core use and modelled share of peak.
+
+    Example: python -m lorentz_kernels.report --sm 90 linear
+    """
+    if not INSTALLED or interpreting():
+        raise click.UsageError("compiling needs triton (pip install 'lorentz-relsim[gpu]') and TRITON_INTERPRET unset")
+    known = operations()
+    unknown = sorted(set(ops) - set(known))
+    if unknown:
+        raise click.UsageError(f"no operation {unknown[0]!r} with launches: choose from {', '.join(known)}")
+    wanted = tuple(int(each) for each in capabilities) or CAPABILITIES
+    results = [golden(op, known[op], wanted) for op in ops or known]
+    if update is not None:
+        for result in results:
+            (update / f"{result['op']}.json").write_text(json.dumps(result, indent=1) + "\n")
+    click.echo(json.dumps(results, indent=1) if as_json else "\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    main()
