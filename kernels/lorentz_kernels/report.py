@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lorentz_kernels.ahead import Launch, compile_launch, operations
+from lorentz_kernels.command import Refused, named
 from lorentz_kernels.cubin import Facts, facts
 from lorentz_kernels.dispatch import INSTALLED, interpreting
 
@@ -75,13 +76,10 @@ def main(ops: tuple[str, ...], capabilities: tuple[str, ...], as_json: bool, upd
     Example: python -m lorentz_kernels.report --sm 90 linear
     """
     if not INSTALLED or interpreting():
-        raise click.UsageError("compiling needs triton (pip install 'lorentz-relsim[gpu]') and TRITON_INTERPRET unset")
-    known = operations()
-    unknown = sorted(set(ops) - set(known))
-    if unknown:
-        raise click.UsageError(f"no operation {unknown[0]!r} with launches: choose from {', '.join(known)}")
+        raise Refused("compiling needs triton (pip install 'lorentz-relsim[gpu]') and TRITON_INTERPRET unset")
+    launches = named(ops, operations(), "launches")
     wanted = tuple(int(each) for each in capabilities) or CAPABILITIES
-    results = [golden(op, known[op], wanted) for op in ops or known]
+    results = [golden(op, cases, wanted) for op, cases in launches.items()]
     if update is not None:
         for result in results:
             (update / f"{result['op']}.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -40,11 +40,9 @@ def test_golden_values_are_what_json_prints(tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_is_said_with_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(report.main, ["scales"])
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
-        2,
-        "Error: no operation 'scales' with launches: choose from scale, other",
-    )
+    assert done.exit_code == 2
+    assert done.stderr == "Error: no operation 'scales' with launches: choose from scale, other\n"
     monkeypatch.setattr(report, "INSTALLED", False)
     done = CliRunner().invoke(report.main, [])
     assert done.exit_code == 2
-    assert "Error: compiling needs triton (pip install 'lorentz-relsim[gpu]')" in done.stderr
+    assert done.stderr.startswith("Error: compiling needs triton (pip install 'lorentz-relsim[gpu]')")
