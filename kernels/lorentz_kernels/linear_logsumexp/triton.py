@@ -47,8 +47,7 @@ def logsumexp_forward(
     factor = tl.load(FACTOR + row, mask=row < rows, other=1.0)
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    mean = None
-    mean_side = None
+    mean, mean_side = top, top  # in the place of what is not asked for
     if MEAN is not None:
         mean = tl.zeros([ROWS, WIDTH], tl.float32)
         if QS is not None:
@@ -58,11 +57,13 @@ def logsumexp_forward(
     whole = start + tl.maximum(stop - start, 0) // ENTRIES * ENTRIES
     for entry in range(start, whole, ENTRIES):
         top, total, mean, mean_side = _absorb(
-            T, TS, entry, stop, q, qs, factor, top, total, mean, mean_side, COLUMNS, WIDTH, ENTRIES, False, PRECISION
+            T, TS, entry, stop, q, qs, factor, top, total, MEAN, mean, mean_side,
+            COLUMNS, WIDTH, ENTRIES, False, PRECISION,
         )
     if whole < stop:
         top, total, mean, mean_side = _absorb(
-            T, TS, whole, stop, q, qs, factor, top, total, mean, mean_side, COLUMNS, WIDTH, ENTRIES, True, PRECISION
+            T, TS, whole, stop, q, qs, factor, top, total, MEAN, mean, mean_side,
+            COLUMNS, WIDTH, ENTRIES, True, PRECISION,
         )
     at = split.to(tl.int64) * rows + row
     tl.store(TOP + at, top, mask=row < rows)
@@ -78,7 +79,7 @@ def logsumexp_forward(
 
 @triton.jit
 def _absorb(
-    T, TS, first, stop, q, qs, factor, top, total, mean, mean_side,
+    T, TS, first, stop, q, qs, factor, top, total, MEAN, mean, mean_side,
     COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ENTRIES: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of an online softmax."""
@@ -93,7 +94,7 @@ def _absorb(
     shrink = tl.exp2((top - raised) * factor)
     weight = tl.exp2(s * factor[:, None] - (raised * factor)[:, None])
     total = total * shrink + tl.sum(weight, 1)
-    if mean is not None:
+    if MEAN is not None:
         mean = accumulate(weight, t, mean * shrink[:, None], PRECISION)
         if qs is not None:
             mean_side = accumulate_side(weight, ts, mean_side * shrink[:, None], t, PRECISION)
@@ -110,11 +111,11 @@ def logsumexp_backward(
     split = tl.program_id(1)
     t = load_rows(T, first, entries, COLUMNS, WIDTH, ENTRIES, True)
     ts = None
-    grad_side = None
+    grad = tl.zeros([ENTRIES, WIDTH], tl.float32)
+    grad_side = grad  # in the place of what there is not
     if TS is not None:
         ts = load_rows(TS, first, entries, SIDE, SIDE, ENTRIES, True)
         grad_side = tl.zeros([ENTRIES, SIDE], tl.float32)
-    grad = tl.zeros([ENTRIES, WIDTH], tl.float32)
     start = split * share
     stop = tl.minimum(start + share, rows)
     whole = start + tl.maximum(stop - start, 0) // ROWS * ROWS
@@ -192,8 +193,8 @@ def moments(
     lse = torch.where(empty, -torch.inf, lse)
     if sums is None:
         return lse, new(0, width + timed)
-    weight = torch.where(empty, 0.0, weight / whole)[:, :, None]
-    average = (weight * sums).sum(dim=0)[:, :width]
+    weight = torch.where(empty, 0.0, weight / whole).unsqueeze(2)
+    average = (weight * sums).sum(dim=0).narrow(1, 0, width)
     if timed and side_sums is not None:
         average = torch.cat([average, time_of((weight * side_sums).sum(dim=0))], dim=1)
     return lse, average.contiguous()
@@ -224,7 +225,7 @@ def table_gradient(
         **config, enable_fp_fusion=True,
     )  # fmt: skip
     unlift = largest / LIFT
-    grad_table = unlift * sums.sum(dim=0)[:, :width]
+    grad_table = unlift * sums.sum(dim=0).narrow(1, 0, width)
     if side_sums is None:
         return grad_table.contiguous(), new(entries, 1)
     grad_time, grad_bias = product_with_query_side(unlift * side_sums.sum(dim=0))

@@ -35,17 +35,21 @@ def load_rows(X, first, stop, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK:
     column = tl.arange(0, WIDTH)
     at = X + row[:, None].to(tl.int64) * COLUMNS + column[None, :]
     if COLUMNS < WIDTH:
-        return tl.load(at, mask=(column < COLUMNS)[None, :], other=0.0)
-    return tl.load(at)
+        rows = tl.load(at, mask=(column < COLUMNS)[None, :], other=0.0)
+    else:
+        rows = tl.load(at)
+    return rows
 
 
 @triton.jit
 def multiply(x, y, x_side, y_side, PRECISION: tl.constexpr):
     """x y^T + x_side y_side^T in float32; the sides may be none."""
     if x_side is None:
-        return tl.dot(x, tl.trans(y), input_precision=PRECISION)
-    side = tl.dot(x_side, tl.trans(y_side), input_precision="ieee")
-    return tl.dot(x, tl.trans(y), side, input_precision=PRECISION)
+        product = tl.dot(x, tl.trans(y), input_precision=PRECISION)
+    else:
+        side = tl.dot(x_side, tl.trans(y_side), input_precision="ieee")
+        product = tl.dot(x, tl.trans(y), side, input_precision=PRECISION)
+    return product
 
 
 @triton.jit
@@ -58,8 +62,10 @@ def accumulate(weight, x, total, PRECISION: tl.constexpr):
 def accumulate_side(weight, side, total, x, PRECISION: tl.constexpr):
     """The same for a side tile: where x is in float32, so are the weights."""
     if x.dtype == tl.float32:
-        return tl.dot(weight, side.to(tl.float32), total, input_precision=PRECISION)
-    return tl.dot(weight.to(side.dtype), side, total, input_precision="ieee")
+        total = tl.dot(weight, side.to(tl.float32), total, input_precision=PRECISION)
+    else:
+        total = tl.dot(weight.to(side.dtype), side, total, input_precision="ieee")
+    return total
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def operands(score: Score, precision: str) -> Operands:
     """Return what the kernels read, the products at the precision asked for."""
     scale = torch.where(score.scale.abs() < 1 / FLOOR, 1 / FLOOR, score.scale).contiguous()
     query, table = (_rounded(x, precision) for x in (score.query, score.table))
-    query = query * scale.sign()[:, None].to(query.dtype)
+    query = query * scale.sign().unsqueeze(1).to(query.dtype)
     columns = -(-query.shape[1] // 8) * 8
     query, table = (F.pad(x, (0, columns - x.shape[1])).contiguous() for x in (query, table))
     sides = _sides(score, scale)
@@ -91,7 +97,7 @@ def operands(score: Score, precision: str) -> Operands:
 
 def time_of(side: Tensor) -> Tensor:
     """Return what sums of rows of the table's side hold in the place of the time: (M, 16) to (M, 1)."""
-    return side[:, :3].sum(dim=1, keepdim=True)
+    return side.narrow(1, 0, 3).sum(dim=1, keepdim=True)
 
 
 def product_with_query_side(side: Tensor) -> tuple[Tensor, Tensor]:
