@@ -1,4 +1,4 @@
-"""The launches of `linear_logsumexp` that are compiled ahead of time: each width of the table, alone and with a side."""
+"""The launches of `linear_logsumexp` that are compiled: each rule of its table, with a side and without."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ ROWS, ENTRIES = 4096, 65536
 def launches() -> list[Launch]:
     """Return the launches of the forward, with and without mean, and of the backward."""
     return [
-        Launch(f"{kind}-{_name(dtype)}-d{columns}-{score}", partial(call, dtype, columns, score == "lorentz"))
+        Launch(f"{kind}-{name_of(dtype)}-d{columns}-{score}", partial(call, dtype, columns, score == "lorentz"))
         for kind, call in (("forward", _forward), ("mean", _mean), ("backward", _backward))
         for dtype in (torch.bfloat16, torch.float32)
         for columns, score in ((32, "lorentz"), (64, "lorentz"), (100, "euclid"), (128, "lorentz"), (256, "euclid"))
     ]
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
+    """Return "bfloat16" and the like."""
     return str(dtype).removeprefix("torch.")
 
 
-def _score(dtype: torch.dtype, columns: int, lorentz: bool) -> Score:
+def empty_score(dtype: torch.dtype, columns: int, lorentz: bool) -> Score:
+    """Return a score of tensors without values; a Lorentzian one has a side."""
     query, table = (torch.empty(length, columns, dtype=dtype, device="cuda") for length in (ROWS, ENTRIES))
     radius = torch.ones((), device="cuda") if lorentz else None
     return Score(query, table, None, torch.ones(ROWS, device="cuda"), radius)
 
 
 def _forward(dtype: torch.dtype, columns: int, lorentz: bool) -> None:
-    moments(_score(dtype, columns, lorentz), False, "bf16x3")
+    moments(empty_score(dtype, columns, lorentz), False, "bf16x3")
 
 
 def _mean(dtype: torch.dtype, columns: int, lorentz: bool) -> None:
-    moments(_score(dtype, columns, lorentz), True, "bf16x3")
+    moments(empty_score(dtype, columns, lorentz), True, "bf16x3")
 
 
 def _backward(dtype: torch.dtype, columns: int, lorentz: bool) -> None:
     rows = torch.ones(ROWS, device="cuda")
-    table_gradient(_score(dtype, columns, lorentz), rows, rows, "bf16x3")
+    table_gradient(empty_score(dtype, columns, lorentz), rows, rows, "bf16x3")

@@ -7,19 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorentz_kernels.dispatch import choose, transforming
+from lorentz_kernels.dispatch import transforming
 from lorentz_kernels.linear_logsumexp import chunked, naive
-from lorentz_kernels.score import Score, lift
-
-WIDEST = 256  # columns up to which a row is one tile of the Triton kernels
+from lorentz_kernels.registry import operator
+from lorentz_kernels.score import Score, implementation, lift
 
 _SCORE = "Tensor query, Tensor table, Tensor? bias, Tensor scale, Tensor? squared_radius"
 _PARTS = len(Score._fields)
-_library = torch.library.Library("lorentz_kernels", "FRAGMENT")
-_library.define(f"logsumexp({_SCORE}, bool mean, str precision, str backend) -> (Tensor, Tensor)")
-_library.define(
-    f"logsumexp_backward(Tensor grad, Tensor lse, {_SCORE}, str precision, str backend) -> (Tensor, Tensor)"
-)
 
 
 def logsumexp(score: Score, precision: str, backend: str | None) -> Tensor:
@@ -28,7 +22,7 @@ def logsumexp(score: Score, precision: str, backend: str | None) -> Tensor:
         return naive.logsumexp(score)
     chosen = implementation(score, backend)
     if not torch.is_grad_enabled():
-        return torch.ops.lorentz_kernels.logsumexp(*score, False, precision, chosen)[0]
+        return _logsumexp(*score, False, precision, chosen)[0]
     result: Tensor = _LogSumExp.apply(*score, precision, chosen)
     return result
 
@@ -37,15 +31,8 @@ def moments(score: Score, precision: str, backend: str | None) -> tuple[Tensor, 
     """Return the log-partition (N,) and the softmax mean of the table and its times (N, k), without gradient."""
     if transforming():
         return naive.moments(score)
-    lse, mean = torch.ops.lorentz_kernels.logsumexp(*score, True, precision, implementation(score, backend))
+    lse, mean = _logsumexp(*score, True, precision, implementation(score, backend))
     return lse, mean
-
-
-def implementation(score: Score, backend: str | None) -> str:
-    """Return "triton" or "torch": rows too wide for one tile take the products of torch on every device."""
-    if backend is None and score.query.shape[1] > WIDEST:
-        return "torch"
-    return choose(score.query, score.table, score.scale, score.bias, backend=backend)
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -55,7 +42,7 @@ class _LogSumExp(torch.autograd.Function):
         wanted = Score(*ctx.needs_input_grad[:_PARTS])
         # The mean is the gradient in the query: here it costs one product, later two and the exponentials.
         mean = wanted.query or wanted.scale or wanted.squared_radius
-        lse, average = torch.ops.lorentz_kernels.logsumexp(*score, mean, precision, backend)
+        lse, average = _logsumexp(*score, mean, precision, backend)
         ctx.save_for_backward(*score, lse, average)
         ctx.precision, ctx.backend = precision, backend
         return lse
@@ -72,7 +59,7 @@ class _LogSumExp(torch.autograd.Function):
         if wanted.query or wanted.scale or wanted.squared_radius:
             query, scale, squared_radius = _query_gradients(score, average, grad)
         if wanted.table or wanted.bias or wanted.squared_radius:
-            table, rest = torch.ops.lorentz_kernels.logsumexp_backward(grad, lse, *score, ctx.precision, ctx.backend)
+            table, rest = _logsumexp_backward(grad, lse, *score, ctx.precision, ctx.backend)
             table, bias = table.to(score.table.dtype), rest[:, -1]
             if score.squared_radius is not None and squared_radius is not None:  # dx0/d(1/c) = 1 / (2 x0)
                 squared_radius = squared_radius + (rest[:, :1] / (2 * lift(score.table, score.squared_radius))).sum()
@@ -130,7 +117,15 @@ def _statistics(score: Score) -> int:
     return score.table.shape[1] + (score.squared_radius is not None)
 
 
-_library.impl("logsumexp", _forward, "CompositeExplicitAutograd")
-_library.impl("logsumexp_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("lorentz_kernels::logsumexp", _forward_fake, lib=_library)
-torch.library.register_fake("lorentz_kernels::logsumexp_backward", _backward_fake, lib=_library)
+_logsumexp = operator(
+    f"logsumexp({_SCORE}, bool mean, str precision, str backend) -> (Tensor, Tensor)",
+    triton=_forward,
+    torch_path=_forward,
+    fake=_forward_fake,
+)
+_logsumexp_backward = operator(
+    f"logsumexp_backward(Tensor grad, Tensor lse, {_SCORE}, str precision, str backend) -> (Tensor, Tensor)",
+    triton=_backward,
+    torch_path=_backward,
+    fake=_backward_fake,
+)

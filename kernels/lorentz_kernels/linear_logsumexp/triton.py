@@ -1,4 +1,4 @@
-"""The kernels of `linear_logsumexp`: one pass over the table for each block of queries, one over the queries for each of entries.
+"""The kernels of `linear_logsumexp`: a block of queries passes over the table, a block of entries over the queries.
 
 Both split the loop so that a GPU is full; the parts are combined in a fixed order, so results repeat to the bit.
 """
@@ -21,6 +21,7 @@ from lorentz_kernels.score.triton import (
     multiply,
     operands,
     product_with_query_side,
+    splits_for,
     time_of,
 )
 
@@ -57,13 +58,43 @@ def logsumexp_forward(
     whole = start + tl.maximum(stop - start, 0) // ENTRIES * ENTRIES
     for entry in range(start, whole, ENTRIES):
         top, total, mean, mean_side = _absorb(
-            T, TS, entry, stop, q, qs, factor, top, total, MEAN, mean, mean_side,
-            COLUMNS, WIDTH, ENTRIES, False, PRECISION,
+            T,
+            TS,
+            entry,
+            stop,
+            q,
+            qs,
+            factor,
+            top,
+            total,
+            MEAN,
+            mean,
+            mean_side,
+            COLUMNS,
+            WIDTH,
+            ENTRIES,
+            False,
+            PRECISION,
         )
     if whole < stop:
         top, total, mean, mean_side = _absorb(
-            T, TS, whole, stop, q, qs, factor, top, total, MEAN, mean, mean_side,
-            COLUMNS, WIDTH, ENTRIES, True, PRECISION,
+            T,
+            TS,
+            whole,
+            stop,
+            q,
+            qs,
+            factor,
+            top,
+            total,
+            MEAN,
+            mean,
+            mean_side,
+            COLUMNS,
+            WIDTH,
+            ENTRIES,
+            True,
+            PRECISION,
         )
     at = split.to(tl.int64) * rows + row
     tl.store(TOP + at, top, mask=row < rows)
@@ -165,14 +196,14 @@ def _return(
 def moments(
     score: Score, mean: bool, precision: str, *, splits: int | None = None, config: Config | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the log-partition (N,) and the softmax mean of the table and its times (N, k), of no rows if not `mean`."""
+    """Return what `chunked.moments` does."""
     rows, entries, width = len(score.query), len(score.table), score.table.shape[1]
     timed = score.squared_radius is not None
     if rows == 0:
         return score.scale.new_empty(0), score.scale.new_empty(0, width + timed)
     given = operands(score, precision)
     config = config or pick("linear_logsumexp", "mean" if mean else "forward", given.table, width=given.width)
-    splits = splits or _splits(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], score.query.device)
+    splits = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], score.query.device)
     share = triton.cdiv(triton.cdiv(entries, splits), config["ENTRIES"]) * config["ENTRIES"]
     new = score.scale.new_empty
     top, total = new(splits, rows), new(splits, rows)
@@ -211,7 +242,7 @@ def table_gradient(
         return score.scale.new_zeros(entries, width), score.scale.new_zeros(entries, 1 + timed)
     given = operands(score, precision)
     config = config or pick("linear_logsumexp", "backward", given.table, width=given.width)
-    splits = splits or _splits(triton.cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], score.query.device)
+    splits = splits or splits_for(triton.cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], score.query.device)
     share = triton.cdiv(triton.cdiv(rows, splits), config["ROWS"]) * config["ROWS"]
     weight = grad * given.scale
     largest = weight.abs().amax().clamp_min(torch.finfo(weight.dtype).tiny)
@@ -233,10 +264,3 @@ def table_gradient(
         return grad_table.contiguous(), grad_bias
     grad_table = grad_table + grad_time / lift(score.table, score.squared_radius) * score.table
     return grad_table, torch.cat([grad_time, grad_bias], dim=1)
-
-
-def _splits(blocks: int, length: int, block: int, device: torch.device) -> int:
-    """Return into how many parts to cut a loop so that two programs for each multiprocessor are busy."""
-    available = device.type == "cuda" and torch.cuda.is_available()
-    busy = 2 * (torch.cuda.get_device_properties(device).multi_processor_count if available else 132)
-    return max(1, min(triton.cdiv(busy, blocks), triton.cdiv(length, block)))

@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lorentz_kernels.dispatch import choose
+
+WIDEST = 256  # columns up to which a row is one tile of the Triton kernels
+
 
 class Score(NamedTuple):
     """The parts of a score. Query and table have one dtype, the rest is in float32 or better."""
@@ -46,6 +50,20 @@ def lorentzian(query: Tensor, table: Tensor, bias: Tensor | None, beta: float | 
         raise ValueError(f"expected c to be one number, got {tuple(c.shape)}: points of one table have one curvature")
     squared_radius = 1 / torch.as_tensor(c).to(query.device, wide(query.dtype)).reshape(())
     return Score(query, table, _wide(bias, query), _rows("beta", beta, query), squared_radius)
+
+
+def implementation(score: Score, backend: str | None) -> str:
+    """Return "triton" or "torch", as `dispatch.choose` does; rows too wide for one tile take torch on every device.
+
+    Raises:
+        ValueError: the backend cannot run.
+    """
+    columns = score.query.shape[1]
+    if columns > WIDEST and backend == "triton":
+        raise ValueError(f"backend=triton cannot run here: it takes up to {WIDEST} columns, got {columns}: use torch")
+    if columns > WIDEST:
+        return "torch"
+    return choose(score.query, score.table, score.scale, score.bias, backend=backend)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

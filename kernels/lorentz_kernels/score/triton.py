@@ -28,13 +28,13 @@ FLOOR = 2.0**60  # biases below -FLOOR are minus infinity, scales within 1 / FLO
 
 @triton.jit
 def load_rows(X, first, stop, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PAST: tl.constexpr):
-    """Rows [first, first + BLOCK) of X (M, COLUMNS), zero from COLUMNS to WIDTH; if PAST, row stop - 1 from there on."""
+    """Rows [first, first + BLOCK) of X (M, COLUMNS), zero from COLUMNS to WIDTH; row stop - 1 instead of any beyond."""
     row = first + tl.arange(0, BLOCK)
     if PAST:
         row = tl.minimum(row, stop - 1)
     column = tl.arange(0, WIDTH)
     at = X + row[:, None].to(tl.int64) * COLUMNS + column[None, :]
-    if COLUMNS < WIDTH:
+    if COLUMNS < WIDTH:  # noqa: SIM108 (a constant picks a branch of a statement only)
         rows = tl.load(at, mask=(column < COLUMNS)[None, :], other=0.0)
     else:
         rows = tl.load(at)
@@ -95,6 +95,13 @@ def operands(score: Score, precision: str) -> Operands:
     return Operands(query, table, *sides, scale.abs(), columns, width, used)
 
 
+def splits_for(blocks: int, length: int, block: int, device: torch.device) -> int:
+    """Return into how many parts to cut a loop so that two programs for each multiprocessor are busy."""
+    available = device.type == "cuda" and torch.cuda.is_available()
+    busy = 2 * (torch.cuda.get_device_properties(device).multi_processor_count if available else 132)
+    return max(1, min(triton.cdiv(busy, blocks), triton.cdiv(length, block)))
+
+
 def time_of(side: Tensor) -> Tensor:
     """Return what sums of rows of the table's side hold in the place of the time: (M, 16) to (M, 1)."""
     return side.narrow(1, 0, 3).sum(dim=1, keepdim=True)
@@ -107,7 +114,7 @@ def product_with_query_side(side: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rounded(x: Tensor, precision: str) -> Tensor:
-    """Return x in the dtype that is multiplied. The interpreter multiplies no bfloat16, so there it is widened again."""
+    """Return x in the dtype that is multiplied; the interpreter multiplies no bfloat16, so it is widened there."""
     if precision == "bf16" and x.dtype == torch.float32:
         x = x.bfloat16()
     return x.float() if x.dtype == torch.bfloat16 and interpreting() else x
