@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.linear_logsumexp.op import logsumexp, moments
+from lorentz_kernels.precision import full_precision
 from lorentz_kernels.score import Score, at, euclidean, lorentzian
 
 Precision = Literal["bf16x3", "bf16x6", "bf16"]
@@ -68,7 +69,7 @@ def linear_logsumexp(
     Raises:
         ValueError: the shapes do not fit.
     """
-    with _full_precision(query):
+    with full_precision(query.device):
         return _logsumexp(euclidean(query, table, bias, scale), target, precision, backend)
 
 
@@ -132,7 +133,7 @@ def lorentz_logsumexp(
 
     Source of the score: Chen et al., Fully Hyperbolic Neural Networks, ACL 2022.
     """
-    with _full_precision(query):
+    with full_precision(query.device):
         return _logsumexp(lorentzian(query, table, bias, beta, c), target, precision, backend)
 
 
@@ -154,7 +155,7 @@ def linear_logsumexp_mean(
     Raises:
         ValueError: the shapes do not fit.
     """
-    with _full_precision(query):
+    with full_precision(query.device):
         return moments(euclidean(query, table, bias, scale), precision, backend)
 
 
@@ -177,7 +178,7 @@ def lorentz_logsumexp_mean(
     Raises:
         ValueError: the shapes do not fit.
     """
-    with _full_precision(query):
+    with full_precision(query.device):
         lse, mean = moments(lorentzian(query, table, bias, beta, c), precision, backend)
     return lse, mean.roll(1, dims=1)
 
@@ -189,7 +190,3 @@ def _logsumexp(
         raise ValueError(f"expected precision bf16x3, bf16x6 or bf16, got {precision!r}")
     lse = logsumexp(score, precision, backend)
     return lse if target is None else (lse, at(score, target))
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, enabled=False)

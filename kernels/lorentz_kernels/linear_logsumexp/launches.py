@@ -11,6 +11,10 @@ from lorentz_kernels.linear_logsumexp.triton import moments, table_gradient
 from lorentz_kernels.score import Score
 
 ROWS, ENTRIES = 4096, 65536
+KINDS = [
+    *((torch.bfloat16, *kind) for kind in ((32, "lorentz"), (64, "lorentz"), (100, "euclid"), (256, "lorentz"))),
+    *((torch.float32, *kind) for kind in ((32, "lorentz"), (64, "lorentz"), (100, "euclid"), (128, "lorentz"))),
+]
 
 
 def launches() -> list[Launch]:
@@ -18,8 +22,7 @@ def launches() -> list[Launch]:
     return [
         Launch(f"{kind}-{name_of(dtype)}-d{columns}-{score}", partial(call, dtype, columns, score == "lorentz"))
         for kind, call in (("forward", _forward), ("mean", _mean), ("backward", _backward))
-        for dtype in (torch.bfloat16, torch.float32)
-        for columns, score in ((32, "lorentz"), (64, "lorentz"), (100, "euclid"), (128, "lorentz"), (256, "euclid"))
+        for dtype, columns, score in KINDS
     ]
 
 

@@ -225,10 +225,10 @@ def moments(
     if sums is None:
         return lse, new(0, width + timed)
     weight = torch.where(empty, 0.0, weight / whole).unsqueeze(2)
-    average = (weight * sums).sum(dim=0).narrow(1, 0, width)
+    average = (weight * sums.narrow(2, 0, width)).sum(dim=0)
     if timed and side_sums is not None:
         average = torch.cat([average, time_of((weight * side_sums).sum(dim=0))], dim=1)
-    return lse, average.contiguous()
+    return lse, average
 
 
 def table_gradient(
@@ -256,11 +256,11 @@ def table_gradient(
         **config, enable_fp_fusion=True,
     )  # fmt: skip
     unlift = largest / LIFT
-    grad_table = unlift * sums.sum(dim=0).narrow(1, 0, width)
+    grad_table = unlift * sums.narrow(2, 0, width).sum(dim=0)
     if side_sums is None:
-        return grad_table.contiguous(), new(entries, 1)
+        return grad_table, new(entries, 1)
     grad_time, grad_bias = product_with_query_side(unlift * side_sums.sum(dim=0))
     if score.squared_radius is None:
-        return grad_table.contiguous(), grad_bias
+        return grad_table, grad_bias
     grad_table = grad_table + grad_time / lift(score.table, score.squared_radius) * score.table
     return grad_table, torch.cat([grad_time, grad_bias], dim=1)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from lorentz_kernels.ahead import Launch
-from lorentz_kernels.linear_logsumexp.launches import ROWS, empty_score, name_of
+from lorentz_kernels.linear_logsumexp.launches import KINDS, ROWS, empty_score, name_of
 from lorentz_kernels.rank.triton import counts
 
 
@@ -15,11 +15,10 @@ def launches() -> list[Launch]:
     """Return the launches, with the products that are the default."""
     return [
         Launch(f"{name_of(dtype)}-d{columns}-{score}", partial(_counts, dtype, columns, score == "lorentz"))
-        for dtype in (torch.bfloat16, torch.float32)
-        for columns, score in ((32, "lorentz"), (100, "euclid"), (128, "lorentz"), (256, "euclid"))
+        for dtype, columns, score in KINDS
     ]
 
 
 def _counts(dtype: torch.dtype, columns: int, lorentz: bool) -> None:
     score = empty_score(dtype, columns, lorentz)
-    counts(score, torch.empty(ROWS, dtype=torch.int64, device="cuda"), None, None, "bf16x6")
+    counts(score, torch.empty(ROWS, dtype=torch.int64, device="cuda"), None, None, "bf16x3")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorentz_kernels.dispatch import transforming
 from lorentz_kernels.linear_logsumexp.functions import Precision
+from lorentz_kernels.precision import full_precision
 from lorentz_kernels.rank import chunked, naive
 from lorentz_kernels.registry import operator
 from lorentz_kernels.score import Score, euclidean, implementation, lorentzian
@@ -25,7 +26,7 @@ def linear_rank(
     *,
     scale: float | Tensor = 1.0,
     exclude: tuple[Tensor, Tensor] | None = None,
-    precision: Precision = "bf16x6",
+    precision: Precision = "bf16x3",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count the entries of a table that score above each query's target, and those that score the same.
@@ -70,7 +71,7 @@ def lorentz_rank(
     beta: float | Tensor = 1.0,
     c: float | Tensor = 1.0,
     exclude: tuple[Tensor, Tensor] | None = None,
-    precision: Precision = "bf16x6",
+    precision: Precision = "bf16x3",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count as `linear_rank` does, by Minkowski products of points given by their space parts.
@@ -107,7 +108,7 @@ def _counts(
     if exclude is not None and (exclude[0].shape != (n + 1,) or exclude[1].ndim != 1):
         shapes = tuple(exclude[0].shape), tuple(exclude[1].shape)
         raise ValueError(f"expected exclude to be offsets (N + 1,) = ({n + 1},) and indices (M,), got {shapes}")
-    with torch.autocast(score.query.device.type, enabled=False):
+    with full_precision(score.query.device):
         if transforming():
             return naive.counts(score, target, *(exclude or ()))
         return _rank(*score, target, *(exclude or (None, None)), precision, implementation(score, backend))

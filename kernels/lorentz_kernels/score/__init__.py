@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorentz_kernels.dispatch import choose
 
-WIDEST = 256  # columns up to which a row is one tile of the Triton kernels
+WIDEST = 512  # bytes of a row up to which it is one tile of the Triton kernels
 
 
 class Score(NamedTuple):
@@ -58,10 +58,10 @@ def implementation(score: Score, backend: str | None) -> str:
     Raises:
         ValueError: the backend cannot run.
     """
-    columns = score.query.shape[1]
-    if columns > WIDEST and backend == "triton":
-        raise ValueError(f"backend=triton cannot run here: it takes up to {WIDEST} columns, got {columns}: use torch")
-    if columns > WIDEST:
+    columns, widest = score.query.shape[1], WIDEST // score.query.element_size()
+    if columns > widest and backend == "triton":
+        raise ValueError(f"backend=triton cannot run here: it takes up to {widest} columns, got {columns}: use torch")
+    if columns > widest:
         return "torch"
     return choose(score.query, score.table, score.scale, score.bias, backend=backend)
 
