@@ -11,11 +11,11 @@ because the formulas have no pole on the manifold. What is left is
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from lorentz_kernels.precision import full_precision as full_precision
 
 Curvature = float | Tensor
 """The curvature is `-c`. `c` is a float, or a tensor of shape (), (1,) or (..., 1) that broadcasts against rows."""
@@ -43,11 +43,6 @@ def same_width(x: Tensor, y: Tensor) -> None:
     if n != m:
         hint = ": did you pass ambient points? use lorentz.from_ambient(x)" if abs(n - m) == 1 else ""
         raise ValueError(f"expected space coordinates (..., {n}), got (..., {m}){hint}")
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Keep autocast from rounding a product, whose terms cancel, to 16 bits."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def transforming() -> bool:
