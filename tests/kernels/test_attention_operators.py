@@ -1,4 +1,4 @@
-"""The operators of attention as torch sees them, plain torch in the kernels' place: contracts, transforms, compilers."""
+"""The operators of attention as torch sees them, plain torch in the kernels' place: contracts and transforms."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from lorentz_kernels.attention import attention, naive, operators
+from tests.kernels.compare import assert_close
 
 MASK = torch.tensor([[True, False, True, True, False]])
 CALLS: dict[str, dict[str, Any]] = {
@@ -67,20 +70,18 @@ def test_torch_func_transforms(options: dict[str, Any]) -> None:
 
     leaf = q.clone().requires_grad_()
     (expected,) = torch.autograd.grad(loss(leaf), leaf)
-    close = {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(torch.func.grad(loss)(q), expected, **close)
+    assert_close("grad", expected, torch.func.grad(loss)(q), 1e-5)
     _, along = torch.func.jvp(loss, (q,), (tangent,))
-    torch.testing.assert_close(along, (expected * tangent).sum(), **close)
+    assert_close("jvp", (expected * tangent).sum(), along, 1e-5)
     with forward_ad.dual_level():
-        dual = loss(forward_ad.make_dual(q, tangent))
-        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along, **close)
-    torch.testing.assert_close(
-        torch.func.jacrev(lambda q: attention(q, k, v, **options))(q).sum((0, 1, 2, 3)),
-        torch.func.grad(lambda q: attention(q, k, v, **options).sum())(q), **close,
-    )  # fmt: skip
+        dual = forward_ad.unpack_dual(loss(forward_ad.make_dual(q, tangent)))
+        assert_close("tangent", along, dual.tangent, 1e-6)
+    jacobian = torch.func.jacrev(lambda q: attention(q, k, v, **options))(q).sum((0, 1, 2, 3))
+    (summed,) = torch.autograd.grad(attention(leaf, k, v, **options).sum(), leaf)
+    assert_close("jacobian", summed, jacobian, 1e-5)
     many = torch.stack([q, 2 * q])
     mapped = torch.vmap(lambda q: attention(q, k, v, **options))(many)
-    torch.testing.assert_close(mapped, torch.stack([attention(x, k, v, **options) for x in many]), **close)
+    assert_close("vmap", torch.stack([attention(x, k, v, **options) for x in many]), mapped, 1e-6)
 
 
 @pytest.mark.usefixtures("fused")
@@ -116,11 +117,9 @@ def test_checkpoint_and_a_frozen_input() -> None:
 def test_one_graph_with_the_operators_in_it_forward_and_backward(options: dict[str, Any]) -> None:
     graphs: list[torch.fx.GraphModule] = []
 
-    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
         graphs.append(graph)
-        return graph
-
-    from torch._dynamo.backends.common import aot_autograd
+        return make_boxed_func(graph.forward)
 
     torch._dynamo.reset()
     compiled = torch.compile(lambda q, k, v: attention(q, k, v, **options).sin().sum(), fullgraph=True,

@@ -18,9 +18,11 @@ import triton
 import triton.language as tl
 
 from lorentz_kernels.attention.triton.rows import (
+    LOG2E,
     PARTS,
     load_reference,
     load_rows,
+    mask_tile,
     see,
     squared_radius,
     store_rows,
@@ -53,15 +55,20 @@ def _step(
     score = tl.dot(k, tl.trans(q), input_precision=PRECISION) - k_time[:, None] * q_time[None, :]
     if SCALE is not None:
         scale = tl.load(SCALE + row * scale_row, mask=inside, other=0.0)
-        score *= (scale * slope * 1.4426950408889634)[None, :]
+        score *= (scale * slope * LOG2E)[None, :]
     else:
-        score *= slope * 1.4426950408889634
+        score *= slope * LOG2E
     if MASKED:
-        sees, added = visible(
+        if ADDITIVE:
+            added = mask_tile(
+                MASK, mask_query, mask_key, start, start_key, queries, keys, PER_KEY, BLOCK_Q, BLOCK_K
+            )  # fmt: skip
+            score += tl.trans(added.to(tl.float32)) * LOG2E
+        sees = visible(
             MASK, mask_query, mask_key, start, start_key, queries, keys, diagonal,
             CAUSAL, ADDITIVE, PER_KEY, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
-        weight = tl.exp2(tl.where(tl.trans(sees), score + tl.trans(added) - lse[None, :], float("-inf")))
+        weight = tl.exp2(tl.where(tl.trans(sees), score - lse[None, :], float("-inf")))
     else:
         weight = tl.exp2(score - lse[None, :])
     dp = tl.dot(v, tl.trans(g), input_precision=PRECISION) + v_height[:, None] * g_height[None, :]

@@ -10,7 +10,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lorentz_kernels.attention.triton.rows import PARTS, load_rows, squared_radius, store_rows, sum_of_parts, visible
+from lorentz_kernels.attention.triton.rows import (
+    LOG2E,
+    PARTS,
+    load_rows,
+    mask_tile,
+    squared_radius,
+    store_rows,
+    sum_of_parts,
+    visible,
+)
 
 
 @triton.jit
@@ -32,11 +41,17 @@ def _step(
         k, v = k.to(tl.float32), v.to(tl.float32)
     score = tl.dot(q, tl.trans(k), input_precision=PRECISION) - q_time[:, None] * k_time[None, :]
     if MASKED:
-        sees, added = visible(
+        score *= slope[:, None]
+        if ADDITIVE:
+            added = mask_tile(
+                MASK, mask_query, mask_key, start_query, start, queries, keys, PER_KEY, BLOCK_Q, BLOCK_K
+            )  # fmt: skip
+            score += added.to(tl.float32) * LOG2E
+        sees = visible(
             MASK, mask_query, mask_key, start_query, start, queries, keys, diagonal,
             CAUSAL, ADDITIVE, PER_KEY, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
-        weight = tl.exp2(tl.where(sees, score * slope[:, None] + added - lse[:, None], float("-inf")))
+        weight = tl.exp2(tl.where(sees, score - lse[:, None], float("-inf")))
     else:
         weight = tl.exp2(score * slope[:, None] - lse[:, None])
     dp = tl.dot(g, tl.trans(v), input_precision=PRECISION) + g_height[:, None] * v_height[None, :]
@@ -87,7 +102,7 @@ def attention_backward_queries(
     if SCALE is not None:
         SCALE += batch * scale_batch + of_batch * scale_head
         betas *= tl.load(SCALE + row * scale_row, mask=inside, other=1.0)
-    slopes = betas * 1.4426950408889634
+    slopes = betas * LOG2E
 
     K += batch * k_batch + of_keys * k_head
     V += batch * v_batch + of_keys * v_head

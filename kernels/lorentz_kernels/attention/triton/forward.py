@@ -19,9 +19,11 @@ import triton
 import triton.language as tl
 
 from lorentz_kernels.attention.triton.rows import (
+    LOG2E,
     PARTS,
     load_reference,
     load_rows,
+    mask_tile,
     see,
     squared_radius,
     store_rows,
@@ -46,11 +48,17 @@ def _step(
         k = k.to(tl.float32)
     score = tl.dot(q, tl.trans(k), input_precision=PRECISION) - q_time[:, None] * k_time[None, :]
     if MASKED:
-        sees, added = visible(
+        score *= slope[:, None]
+        if ADDITIVE:
+            added = mask_tile(
+                MASK, mask_query, mask_key, start_query, start, queries, keys, PER_KEY, BLOCK_Q, BLOCK_K
+            )  # fmt: skip
+            score += added.to(tl.float32) * LOG2E
+        sees = visible(
             MASK, mask_query, mask_key, start_query, start, queries, keys, diagonal,
             CAUSAL, ADDITIVE, PER_KEY, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
-        score = tl.where(sees, score * slope[:, None] + added, float("-inf"))
+        score = tl.where(sees, score, float("-inf"))
         raised = tl.maximum(top, tl.max(score, 1))
         safe = tl.where(raised == float("-inf"), 0.0, raised)
         weight = tl.exp2(score - safe[:, None])
@@ -102,7 +110,7 @@ def attention_forward(
     q_time = tl.sqrt(tl.sum(wide * wide, 1) + r)
     if UPCAST:
         q = wide
-    slopes = tl.full([BLOCK_Q], slope, tl.float32) * 1.4426950408889634  # log2(e): exponentials have base 2
+    slopes = tl.full([BLOCK_Q], slope, tl.float32) * LOG2E
     if SCALE is not None:
         SCALE += batch * scale_batch + of_batch * scale_head
         slopes *= tl.load(SCALE + row * scale_row, mask=row < queries, other=1.0)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from triton import cdiv, next_power_of_2
+from triton.runtime import driver
 
 from lorentz_kernels.attention.triton.backward_keys import attention_backward_keys
 from lorentz_kernels.attention.triton.backward_queries import attention_backward_queries
@@ -51,7 +52,7 @@ def forward(
             **_constants(q, k, v, mask, causal), **config, enable_fp_fusion=True,
         )  # fmt: skip
 
-    run(pick("attention", "forward", q, run, width=max(width, v.shape[-1])))
+    run(pick("attention", "forward", q, run, width=max(width, v.shape[-1]), sm=_generation()))
     return point, rest, lse, factor
 
 
@@ -109,9 +110,9 @@ def backward(
             **constants, **config, enable_fp_fusion=True,
         )  # fmt: skip
 
-    widest = max(width, value_width)
-    run_keys(pick("attention", "backward_keys", q, run_keys, width=widest))
-    run_queries(pick("attention", "backward_queries", q, run_queries, width=widest))
+    sizes = {"width": max(width, value_width), "sm": _generation(), "unmasked": int(mask is None)}
+    run_keys(pick("attention", "backward_keys", q, run_keys, **sizes))
+    run_queries(pick("attention", "backward_queries", q, run_queries, **sizes))
     return dq, dk, dv, to_scale, to_c, to_c_of_keys
 
 
@@ -175,3 +176,8 @@ def _constants(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: boo
 def _padded(width: int) -> int:
     """Return the width of a tile that tensor cores take."""
     return max(16, next_power_of_2(width))
+
+
+def _generation() -> int:
+    """Return the compute capability that kernels are compiled for, 90 for 9.0; tensor cores changed there."""
+    return 90 if interpreting() else int(driver.active.get_current_target().arch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)  # exponentials have base 2
 PARTS: tl.constexpr = tl.constexpr(16)  # width of a side row: what one step of a tensor core takes
 
 
@@ -85,25 +86,30 @@ def visible(
     MASK, mask_query, mask_key, start_query, start_key, queries, keys, diagonal,
     CAUSAL: tl.constexpr, ADDITIVE: tl.constexpr, PER_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Return which keys the queries of a tile see, and what is added to their scores: (QUERIES, KEYS)."""
-    query = start_query + tl.arange(0, QUERIES)
-    key = start_key + tl.arange(0, KEYS)
-    sees = (key < keys)[None, :] & (query < queries)[:, None]
-    added = tl.zeros([QUERIES, KEYS], tl.float32)
+    """Return which keys the queries of a tile see: (QUERIES, KEYS), or (1, KEYS) where all queries see the same."""
+    query, key = start_query + tl.arange(0, QUERIES), start_key + tl.arange(0, KEYS)
+    sees = (key < keys)[None, :]
     if CAUSAL:
         sees = sees & (key[None, :] <= query[:, None] + diagonal)
-    if MASK is not None:
-        at_key = MASK + tl.cast(key, tl.int64) * mask_key
-        if PER_KEY:
-            given = tl.load(at_key, mask=key < keys, other=0)[None, :]
-        else:
-            at = at_key[None, :] + tl.cast(query, tl.int64)[:, None] * mask_query
-            given = tl.load(at, mask=(key < keys)[None, :] & (query < queries)[:, None], other=0)
-        if ADDITIVE:
-            added += given.to(tl.float32) * 1.4426950408889634  # scores have base 2
-        else:
-            sees = sees & (given != 0)
-    return sees, added
+    if MASK is not None and not ADDITIVE:
+        given = mask_tile(MASK, mask_query, mask_key, start_query, start_key, queries, keys, PER_KEY, QUERIES, KEYS)
+        sees = sees & (given != 0)
+    return sees
+
+
+@triton.jit
+def mask_tile(
+    MASK, mask_query, mask_key, start_query, start_key, queries, keys,
+    PER_KEY: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Load a tile of the mask: (QUERIES, KEYS), or (1, KEYS) of one that is the same for all queries."""
+    query, key = start_query + tl.arange(0, QUERIES), start_key + tl.arange(0, KEYS)
+    at = (MASK + tl.cast(key, tl.int64) * mask_key)[None, :]
+    inside = (key < keys)[None, :]
+    if not PER_KEY:
+        at += (tl.cast(query, tl.int64) * mask_query)[:, None]
+        inside = inside & (query < queries)[:, None]
+    return tl.load(at, mask=inside, other=0)
 
 
 @triton.jit
