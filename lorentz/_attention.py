@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lorentz._columns import CLOSED, PLAIN
+from lorentz._closed import CLOSED
+from lorentz._columns import PLAIN
 from lorentz._precision import Curvature, full_precision, same_width, transforming, widen
 
 
@@ -54,15 +55,18 @@ def attention(
     same_width(query, key)
     q, k, v = widen(query), widen(key), widen(value)
     plain = _wants_all_derivatives(q.dtype)
-    columns = PLAIN if plain else CLOSED
+    columns = PLAIN if plain or torch.compiler.is_compiling() else CLOSED  # a compiler derives and fuses by itself
     reference = (v.sum(-2, keepdim=True) / max(v.shape[-2], 1)).detach()
     if attn_mask is not None and is_causal:  # torch's implementations differ here: some refuse, some apply both
         attn_mask, is_causal = _add_causal(attn_mask, q.shape[-2], k.shape[-2]), False
     alive, attn_mask = _revive(attn_mask, q.dtype)
     with full_precision(q.device), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-        q = columns.with_time(q, 2 * (q.shape[-1] ** -0.5 if scale is None else scale), -1, c)
-        k, v = columns.with_time(k, 1.0, 1, c), columns.with_height(v, reference, c)
-        mean, kept = _weighted_mean(q, k, v, attn_mask, dropout_p, is_causal)
+        factor = 2 * (q.shape[-1] ** -0.5 if scale is None else scale)
+        q = columns.with_time(q, -1, c)
+        if isinstance(factor, Tensor):
+            q, factor = q * factor, 1.0
+        k, v = columns.with_time(k, 1, c), columns.with_height(v, reference, c)
+        mean, kept = _weighted_mean(q, k, v, attn_mask, dropout_p, is_causal, factor)
         points = columns.mean_to_point(mean, reference, c)
     for some in (alive, kept):
         points = points if some is None else torch.where(some, points, 0.0)
@@ -70,14 +74,14 @@ def attention(
 
 
 def _weighted_mean(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool, scale: float
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the means of v under softmax(q k^T), (..., L, m), and which rows dropout leaves a key, (..., L, 1)."""
+    """Return the means of v under softmax(scale q k^T), (..., L, m), and which rows keep a key, (..., L, 1)."""
     if dropout_p == 0:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal, scale=1.0), None
+        return F.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal, scale=scale), None
     # Dropped weights no longer sum to one: a column of ones carries their sum.
     q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
-    mean = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=1.0)
+    mean = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     total, kept = mean[..., -1:], mean[..., -1:] > 0
     return mean[..., :-1] / torch.where(kept, total, 1.0), kept
 
