@@ -33,7 +33,8 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 def operands(length: int = 3, dtype: torch.dtype = torch.float32, grad: bool = True) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(length)
     shapes = (2, 2, length, 4), (2, 2, 5, 4), (2, 2, 5, 6)
-    return tuple(torch.randn(s, generator=generator, dtype=dtype).requires_grad_(grad) for s in shapes)
+    drawn = (torch.randn(s, generator=generator) / 2 for s in shapes)
+    return tuple(x.to(dtype).requires_grad_(grad) for x in drawn)
 
 
 def graph_targets(graphs: list[torch.fx.GraphModule]) -> set[str]:

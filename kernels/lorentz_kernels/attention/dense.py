@@ -7,22 +7,12 @@ written down and not derived.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lorentz_kernels.attention.closed import see
 from lorentz_kernels.attention.naive import visible
-
-
-class Seen(NamedTuple):
-    """Points as seen from a reference R of the sheet, u = R / R0; see `rows.see`."""
-
-    point: Tensor  # x = d + R, (..., n)
-    turn: Tensor  # d - rise u, (..., n)
-    rise: Tensor  # x0 - R0, as all that follow (..., 1)
-    time: Tensor  # x0
-    height: Tensor  # rise - u . d
 
 
 def forward(
@@ -117,16 +107,6 @@ def backward(
     to_c = -along / (2 * curved) - to_q_time / (2 * curved * curved)
     to_c_of_keys = -(_gather(to_k_time, k) + to_v_time) / (2 * curved * curved)
     return dq.to(point.dtype), dk.to(k.dtype), dv.to(v.dtype), to_scale, to_c[..., 0], to_c_of_keys[..., 0]
-
-
-def see(gap: Tensor, reference: Tensor, c: Tensor) -> Seen:
-    """Return what attention knows of the points R + gap."""
-    x = gap + reference
-    x0, r0 = _time(x, c), _time(reference, c)
-    rise = (gap * (gap + 2 * reference)).sum(-1, keepdim=True) / (x0 + r0)
-    turn = gap - reference * (rise / r0)
-    height = (turn.square().sum(-1, keepdim=True) + (rise / r0).square() / c) / (2 * x0)
-    return Seen(x, turn, rise, x0, height)
 
 
 def _curvature(c: Tensor | None, curvature: float, q: Tensor) -> Tensor:

@@ -36,14 +36,14 @@ def _run(dtype: torch.dtype, width: int, masked: bool, backward: bool) -> object
     batch, heads, groups, length = 2, 8, 4 if masked else 1, 1024
     q = torch.empty(batch, heads, length, width, dtype=dtype, device="cuda")
     k, v = (torch.empty(batch, heads // groups, length, width, dtype=dtype, device="cuda") for _ in range(2))
-    given: tuple[torch.Tensor | None, ...] = (None, None, None)
+    mask = scale = c = None
     if masked:  # padding keys, a scale for each head, a learned curvature
         mask = torch.empty(batch, 1, 1, length, dtype=torch.bool, device="cuda")
-        given = mask, torch.empty(1, heads, 1, device="cuda"), torch.empty(1, device="cuda")
+        scale, c = torch.empty(1, heads, 1, device="cuda"), torch.empty(1, device="cuda")
     centred = dtype == torch.float32
     options = width**-0.5, 1.0, masked, 0, centred
     if not backward:
-        return triton.forward(q, k, v, *given, *options)
+        return triton.forward(q, k, v, mask, scale, c, *options)
     rest = torch.empty_like(q)
     lse, factor = (torch.empty(batch, heads, length, device="cuda") for _ in range(2))
-    return triton.backward(q, q, k, v, *given, q, rest, lse, factor, *options)
+    return triton.backward(q, q, k, v, mask, scale, c, q, rest, lse, factor, *options)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention import naive, operators
+from lorentz_kernels.attention import operators, sdpa
 from lorentz_kernels.dispatch import choose, transforming
 
 WIDEST = 128
@@ -67,7 +67,7 @@ def attention(
     fits = max(query.shape[-1], value.shape[-1]) <= WIDEST and (not isinstance(c, Tensor) or c.numel() == 1)
     known = dropout_p == 0 and fits and not (attn_mask is not None and attn_mask.requires_grad)
     if choose(query, key, value, attn_mask, backend=backend) == "torch" or not known or _transforming():
-        return naive.attention(
+        return sdpa.attention(
             query, key, value, attn_mask, dropout_p, is_causal,
             scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal,
         )  # fmt: skip
@@ -130,7 +130,7 @@ def _four(x: Tensor, rows: int, lead: int, batch: tuple[int, ...] | None = None)
 
 
 class _Attention(torch.autograd.Function):
-    """The operator, its first gradient by the other operator, all further ones by the specification."""
+    """The operator, its first gradient by the other operator, all further ones by the composition of torch's."""
 
     @staticmethod
     def forward(
@@ -187,14 +187,11 @@ def _composite_gradients(
     centred: bool,
 ) -> list[Tensor | None]:
     """Return the gradients of q, k, v, scale and c with graphs of their own."""
-    inputs = [x if x is None else x.view_as(x) for x in (q, k, v, scale, c)]  # one tensor may be several of them
-    wide_q, wide_k, wide_v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in inputs[:3] if x is not None)
-    scale, c = inputs[3:]
+    q, k, v = (x.view_as(x) for x in (q, k, v))  # one tensor may be several of them
+    scale, c = (None if x is None else x.view_as(x) for x in (scale, c))
+    inputs = q, k, v, scale, c
     factor = slope / 2 if scale is None else slope / 2 * scale[..., None]
-    points = naive.attention(
-        wide_q, wide_k, wide_v, mask, 0.0, causal,
-        scale=factor, c=curvature if c is None else c, enable_gqa=True, diagonal=diagonal,
-    )  # fmt: skip
+    points = sdpa.composed(q, k, v, mask, 0.0, causal, factor, curvature if c is None else c, True, diagonal)
     given = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
-    found = iter(torch.autograd.grad(points, given, grad.to(points.dtype), create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(points, given, grad, create_graph=True, allow_unused=True))
     return [next(found) if needed and x is not None else None for x, needed in zip(inputs, wanted, strict=True)]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.attention import dense
-from lorentz_kernels.dispatch import interpreting
+from lorentz_kernels.registry import operator
 
 _GIVEN = "Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor? scale, Tensor? c"
 _OPTIONS = "float slope, float curvature, bool causal, SymInt diagonal, bool centred"
 
-SCHEMA = f"({_GIVEN}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)"
+SCHEMA = f"attention({_GIVEN}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)"
 """Attention of q (B, H, L, n), k (B, H_kv, S, n), v (B, H_kv, S, m), with H a multiple of H_kv.
 
 mask (B, H, L, S), boolean or added to the scores, and scale (B, H, L), float32, of which any size may be 1; c of one
@@ -27,47 +27,19 @@ zero without keys, both (B, H, L).
 """
 
 SCHEMA_BACKWARD = (
-    f"(Tensor grad, {_GIVEN}, Tensor point, Tensor rest, Tensor lse, Tensor factor, {_OPTIONS})"
+    f"attention_backward(Tensor grad, {_GIVEN}, Tensor point, Tensor rest, Tensor lse, Tensor factor, {_OPTIONS})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 """Gradients of q, k, v; of scale for each row, (B, H, L); of c as summands (B, H, L) and (B, H_kv, S)."""
 
-_NAMES = "lorentz_kernels::attention", "lorentz_kernels::attention_backward"
-torch.library.define(_NAMES[0], SCHEMA)
-torch.library.define(_NAMES[1], SCHEMA_BACKWARD)
-attention = torch.ops.lorentz_kernels.attention.default
-attention_backward = torch.ops.lorentz_kernels.attention_backward.default
 
-
-@torch.library.impl(_NAMES[0], "cuda")
-def _forward_on_cuda(q: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    from lorentz_kernels.attention import triton
-
-    with torch.cuda.device(q.device):
-        return triton.forward(q, *arguments)
-
-
-@torch.library.impl(_NAMES[1], "cuda")
-def _backward_on_cuda(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    from lorentz_kernels.attention import triton
-
-    with torch.cuda.device(grad.device):
-        return triton.backward(grad, *arguments)
-
-
-@torch.library.impl(_NAMES[0], "cpu")
-def _forward_on_cpu(*arguments: Any) -> tuple[Tensor, ...]:
-    if not interpreting():
-        return dense.forward(*arguments)
+def _forward(*arguments: Any) -> tuple[Tensor, ...]:
     from lorentz_kernels.attention import triton
 
     return triton.forward(*arguments)
 
 
-@torch.library.impl(_NAMES[1], "cpu")
-def _backward_on_cpu(*arguments: Any) -> tuple[Tensor, ...]:
-    if not interpreting():
-        return dense.backward(*arguments)
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     from lorentz_kernels.attention import triton
 
     return triton.backward(*arguments)
@@ -87,5 +59,5 @@ def _shapes_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *arguments: 
     return *gradients, *(lse.new_empty(shape[:3]) for shape in (q.shape, q.shape, k.shape))
 
 
-torch.library.register_fake(_NAMES[0], _shapes)
-torch.library.register_fake(_NAMES[1], _shapes_backward)
+attention = operator(SCHEMA, triton=_forward, torch_path=dense.forward, fake=_shapes)
+attention_backward = operator(SCHEMA_BACKWARD, triton=_backward, torch_path=dense.backward, fake=_shapes_backward)
