@@ -1,6 +1,6 @@
 """The columns of attention with their first derivative in closed form.
 
-Autograd would revisit all intermediate results of `_columns`, which on a CPU takes as long as the attention itself.
+Autograd would revisit all intermediate results of `columns`, which on a CPU takes as long as the attention itself.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lorentz._columns import Columns
-from lorentz._precision import Curvature, curvature
+from lorentz_kernels.attention.columns import Columns
+from lorentz_kernels.precision import Curvature, curvature
 
 
 def with_time(x: Tensor, sign: int, c: Curvature) -> Tensor:
-    """Return `_columns.with_time`."""
+    """Return `columns.with_time`."""
     rows: Tensor = _WithTime.apply(x, sign, c)
     return rows
 
 
 def with_height(x: Tensor, reference: Tensor, c: Curvature) -> Tensor:
-    """Return `_columns.with_height`; the gradient in R is left out, since it cancels against that of the mean."""
+    """Return `columns.with_height`; the gradient in R is left out, since it cancels against that of the mean."""
     rows: Tensor = _WithHeight.apply(x, reference, c)
     return rows
 
 
 def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature) -> Tensor:
-    """Return `_columns.mean_to_point`; the gradient in R is left out."""
+    """Return `columns.mean_to_point`; the gradient in R is left out."""
     point: Tensor = _MeanToPoint.apply(mean, reference, c)
     return point
 
@@ -58,7 +58,7 @@ class _WithHeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, reference: Tensor, c: Curvature) -> Tensor:
         rows = _rows(x)
-        seen = _see(torch.sub(x, reference, out=rows[..., :-1]), reference, c)
+        seen = see(torch.sub(x, reference, out=rows[..., :-1]), reference, c)
         rows[..., -1:] = seen.height
         _put(ctx, seen.turn, seen.time, c)
         return rows
@@ -75,7 +75,7 @@ class _WithHeight(torch.autograd.Function):
 class _MeanToPoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mean: Tensor, reference: Tensor, c: Curvature) -> Tensor:
-        seen = _see(mean[..., :-1], reference, c)
+        seen = see(mean[..., :-1], reference, c)
         excess = (mean[..., -1:] - seen.height).clamp_min_(0)  # the sheet is convex; rounding is not
         factor = (1 + curvature(c, excess) * excess * (2 * seen.time + excess)).rsqrt_()
         point = seen.point.mul_(factor)
@@ -98,7 +98,7 @@ class _MeanToPoint(torch.autograd.Function):
         return to_mean, None, to_c
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A point as seen from R."""
 
     point: Tensor  # x, (..., n)
@@ -108,14 +108,14 @@ class _Seen(NamedTuple):
     height: Tensor  # h, (..., 1)
 
 
-def _see(gap: Tensor, reference: Tensor, c: Curvature) -> _Seen:
+def see(gap: Tensor, reference: Tensor, c: Curvature) -> Seen:
     """Return R + d as seen from R."""
     x = gap + reference  # rounded alike for a value and for the mean that selects it, whose heights then agree
     x0, r0 = _time(x, c), _time(reference, c)
     rise = (_square(gap) + 2 * _dot(gap, reference)) / (x0 + r0)
     turn = torch.addcmul(gap, rise, reference / r0, value=-1)
     radial = (rise / r0).square() / curvature(c, r0)
-    return _Seen(x, turn, rise, x0, (_square(turn) + radial) / (2 * x0))
+    return Seen(x, turn, rise, x0, (_square(turn) + radial) / (2 * x0))
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ height of the sheet over its tangent plane at R is
 
 exact near R, where differences of times cancel. Any plane would do, so derivatives hold R and :math:`R_0` constant.
 
-This is the definition, with every derivative; `_closed` has the same functions, faster, with the first derivative only.
+This is the definition, with every derivative; `closed` has the same functions, faster, with the first derivative only.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lorentz._chart import time
-from lorentz._precision import Curvature, curvature
+from lorentz_kernels.precision import Curvature, curvature
 
 
 class Columns(NamedTuple):
@@ -35,7 +34,7 @@ class Columns(NamedTuple):
 
 def with_time(x: Tensor, sign: int, c: Curvature) -> Tensor:
     """Return (x, sign x0), the rows of a Minkowski product: (..., L, n) to (..., L, n + 1)."""
-    return torch.cat([x, sign * time(x, c, keepdim=True)], dim=-1)
+    return torch.cat([x, sign * _time(x, c)], dim=-1)
 
 
 def with_height(x: Tensor, reference: Tensor, c: Curvature) -> Tensor:
@@ -61,11 +60,15 @@ def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature) -> Tensor:
 def _above(gap: Tensor, reference: Tensor, c: Curvature) -> tuple[Tensor, Tensor, Tensor]:
     """Return the point R + d, its time and its height over the plane at R."""
     x = gap + reference  # rounded alike for a value and for the mean that selects it, whose heights then agree
-    x0, r0 = time(x, c, keepdim=True), time(reference, c, keepdim=True)
+    x0, r0 = _time(x, c), _time(reference, c)
     rise = (_dot(gap, gap) + 2 * _dot(gap, reference)) / (x0 + r0)
     turn = torch.addcmul(gap, rise, reference / r0, value=-1)
     radial = (rise / r0) * (rise / r0) / curvature(c, r0)
     return x, x0, (_dot(turn, turn) + radial) / (2 * x0)
+
+
+def _time(x: Tensor, c: Curvature) -> Tensor:
+    return (1 / curvature(c, x) + _dot(x, x)).sqrt()
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import lorentz.functional as LF
-from lorentz._closed import CLOSED
-from lorentz._columns import PLAIN
+from lorentz_kernels.attention.closed import CLOSED
+from lorentz_kernels.attention.columns import PLAIN
 from tests import oracles
 
 curvatures = pytest.mark.parametrize("c", [0.25, 1.0, 4.0])
