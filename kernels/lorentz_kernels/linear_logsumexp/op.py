@@ -93,7 +93,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     score, mean = Score(*arguments[:_PARTS]), arguments[_PARTS]
-    n = len(score.query)
+    n = score.query.shape[0]  # len() would fix it while tracing
     return score.scale.new_empty(n), score.scale.new_empty(n if mean else 0, _statistics(score))
 
 

@@ -34,7 +34,7 @@ def backward(weight: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor) -> tu
     turn along the radius, which it takes out again.
     """
     x0, y0 = time(x, squared_radius), time(y, squared_radius)
-    of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
+    of_x, of_y = x.new_zeros(x.shape), y.new_zeros(y.shape)
     of_square = x.new_zeros(())
     for batch, block in _blocks(x, y):
         pair, w = split(x[batch, block], y[batch], squared_radius), weight[batch, block].unsqueeze(-1)

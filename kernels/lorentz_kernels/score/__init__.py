@@ -141,4 +141,4 @@ def _rows(name: str, scale: float | Tensor, query: Tensor) -> Tensor:
     given = torch.as_tensor(scale, device=query.device).to(wide(query.dtype))
     if given.numel() != 1 and given.shape != query.shape[:1]:
         raise ValueError(f"expected {name} to be one number or (N,) = ({len(query)},), got {tuple(given.shape)}")
-    return given.reshape(-1).expand(len(query))
+    return given.reshape(-1).expand(query.shape[0])
