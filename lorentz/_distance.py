@@ -48,8 +48,9 @@ def sqdist(x: Tensor, y: Tensor, c: Curvature = 1.0, *, keepdim: bool = False) -
     x0, y0 = time(x, c, keepdim=True), time(y, c, keepdim=True)
     gap = x - y
     time_gap = (gap * (x + y)).sum(-1, keepdim=True) / (x0 + y0)
-    # One mask for all three: minimum and maximum would halve their gradients where the radii are equal.
-    inward = x0 < y0
+    # By the sign of the gap, which is exact, not by the times: the distance is then symmetric to the bit. One mask for
+    # all three: minimum and maximum would halve their gradients where the radii are equal.
+    inward = time_gap < 0
     near, near0, far0 = torch.where(inward, x, y), torch.where(inward, x0, y0), torch.where(inward, y0, x0)
     turn = gap - (time_gap / near0) * near
     radial = (time_gap / near0) * (time_gap / far0) / curvature(c, x0)

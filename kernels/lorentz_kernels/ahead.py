@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import lorentz_kernels
+from lorentz_kernels.command import modules
 from lorentz_kernels.dispatch import INSTALLED, interpreting
 
 
@@ -53,9 +50,7 @@ class Compiled:
 
 def operations() -> dict[str, list[Launch]]:
     """Return the launches of every operation that lists some, by name."""
-    folders = [module.name for module in iter_modules(lorentz_kernels.__path__) if module.ispkg]
-    listed = [name for name in sorted(folders) if find_spec(f"lorentz_kernels.{name}.launches") is not None]
-    return {name: import_module(f"lorentz_kernels.{name}.launches").launches() for name in listed}
+    return {name: module.launches() for name, module in modules("launches").items()}
 
 
 def compile_launch(launch: Launch, capability: int) -> list[Compiled]:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -32,6 +33,7 @@ Config = dict[str, Any]
 Facts = Mapping[str, str | int]
 
 VARIABLE = "LORENTZ_KERNELS_TUNE"
+_CHANGES: dict[tuple[str, str], Config] = {}
 
 
 def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | None = None, **sizes: int) -> Config:
@@ -51,7 +53,21 @@ def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | N
     found = found or first(shipped(op)[kernel], facts)
     if found is None:
         raise LookupError(f"no rule of {op}/{kernel} fits {facts}: the last must have no condition")
-    return dict(found)
+    return {**found, **_CHANGES.get((op, kernel), {})}
+
+
+@contextmanager
+def changed(op: str, kernel: str, **values: Any) -> Iterator[None]:
+    """Put these values in the place of those in whatever configuration of a kernel is picked inside."""
+    before = _CHANGES.get((op, kernel))
+    _CHANGES[op, kernel] = values
+    try:
+        yield
+    finally:
+        if before is None:
+            del _CHANGES[op, kernel]
+        else:
+            _CHANGES[op, kernel] = before
 
 
 @cache

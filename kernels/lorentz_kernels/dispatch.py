@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Backend = Literal["triton", "torch"]
 
@@ -52,6 +53,11 @@ def interpreting() -> bool:
 def transforming() -> bool:
     """Whether a `torch.func` transform or forward mode is under way: torch's own operators know it, kernels do not."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def composes(*tensors: Tensor | None) -> bool:
+    """Whether an operation must be a composition of torch's own: under transforms, and on tensors that wrap others."""
+    return transforming() or any(t is not None and is_traceable_wrapper_subclass(t) for t in tensors)
 
 
 def _wanted(backend: str | None) -> tuple[str | None, str]:

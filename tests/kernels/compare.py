@@ -10,12 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorentz_kernels.measure import error_ratio
 
-def error_ratio(expected: Tensor, actual: Tensor) -> float:
-    """RMS of the difference over RMS of what is expected, both in float64; of nothing, and of equal zeros, 0."""
-    wanted = expected.detach().double()
-    error = (wanted - actual.detach().double()).square().sum().sqrt().item()
-    return error / max(wanted.square().sum().sqrt().item(), torch.finfo(torch.float32).tiny) if error else 0.0
+__all__ = ["assert_close", "error_ratio", "expanded", "padded", "poisoned", "strided"]
 
 
 def assert_close(name: str, expected: Tensor, actual: Tensor, limit: float) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import lorentz_kernels
 from lorentz_kernels import configs
-from lorentz_kernels.configs import bucket, first, pick
+from lorentz_kernels.configs import bucket, changed, first, pick
 
 RULES = [
     {"gpu": "H100", "dtype": "bfloat16", "width": 128, "config": {"BLOCK": 1}},
@@ -84,6 +84,22 @@ def test_tuning_keeps_the_fastest_for_its_bucket(table: Path, monkeypatch: pytes
 def test_configurations_are_the_callers_to_change(table: Path) -> None:
     pick("scale", "forward", torch.ones(1), width=1).clear()
     assert pick("scale", "forward", torch.ones(1), width=1) == {"BLOCK": 2}
+
+
+def test_values_are_changed_inside_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configs, "shipped", lambda op: {"forward": [{"config": {"BLOCK": 4, "num_warps": 8}}]})
+
+    def found() -> dict[str, Any]:
+        return pick("scale", "forward", torch.ones(1), width=1)
+
+    with changed("scale", "forward", BLOCK=2):
+        assert found() == {"BLOCK": 2, "num_warps": 8}
+        with changed("scale", "forward", num_warps=4):
+            assert found() == {"BLOCK": 4, "num_warps": 4}
+        assert found() == {"BLOCK": 2, "num_warps": 8}
+        with changed("scale", "backward", BLOCK=1):
+            assert found() == {"BLOCK": 2, "num_warps": 8}
+    assert found() == {"BLOCK": 4, "num_warps": 8}
 
 
 def test_a_table_without_a_default_is_a_fault_that_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Every kernel as the compiler leaves it: hard limits on any version of Triton, golden values on the one recorded.
 
-After a change that is meant: python -m lorentz_kernels.report --update tests/kernels/golden [OPERATION]
+After a change that is meant:
+python -m lorentz_kernels.report --update tests/kernels/golden --page docs/kernels.md [OPERATION]
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 triton = pytest.importorskip("triton")
 
 from lorentz_kernels.ahead import Launch, operations  # noqa: E402  its operations import triton
-from lorentz_kernels.report import measure  # noqa: E402
+from lorentz_kernels.report import measure, on_page  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes of shared memory that one block can have
@@ -51,6 +52,11 @@ def test_kernels_keep_the_limits_and_their_golden_values(op: str, launch: Launch
 def test_golden_values_are_of_the_launches_that_there_are() -> None:
     recorded_names = {path.stem: list(recorded(path.stem)["launches"]) for path in GOLDEN.glob("*.json")}
     assert recorded_names == {op: [launch.name for launch in launches] for op, launches in operations().items()}
+
+
+def test_the_page_has_the_golden_values() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"
+    assert page.read_text() == on_page(page.read_text(), GOLDEN), "report --page docs/kernels.md makes it anew"
 
 
 def test_launches_have_names_of_their_own() -> None:

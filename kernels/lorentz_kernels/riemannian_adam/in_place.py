@@ -14,23 +14,24 @@ Rule = Callable[..., tuple[Tensor, ...]]
 Rows = tuple[Tensor, ...]
 
 
-def replace(rule: Rule, x: Tensor, grad: Tensor, *state: Tensor) -> None:
-    """Put `rule(x, grad, *state)` in the place of x and the state, all of the shape (..., n) or (..., 1)."""
-    for part, *targets in _blocks(grad, x, *state):
-        for target, value in zip(targets, rule(targets[0], part, *targets[1:]), strict=True):
+def replace(rule: Rule, grad: Tensor, x: Tensor, *state: Tensor, rows: Rows | None = None) -> None:
+    """Put `rule(x, grad, *state)` in the place of x and the state, (..., n) or (..., 1).
+
+    With `rows`, indices into the first dimensions, none twice, only these move, and the gradient is of these.
+    """
+    if rows is not None:
+        targets = (x, *state)
+        y, *moments = (target[rows] for target in targets)
+        for target, value in zip(targets, rule(y, grad, *moments), strict=True):
+            target[rows] = value
+        return
+    for part, *block in _blocks(grad, x, *state):
+        for target, value in zip(block, rule(block[0], part, *block[1:]), strict=True):
             target.copy_(value)
 
 
-def replace_rows(rule: Rule, rows: Rows, x: Tensor, grad: Tensor, *state: Tensor) -> None:
-    """The same on x[rows] and state[rows], which grad is of; no row occurs twice."""
-    targets = (x, *state)
-    y, *moments = (target[rows] for target in targets)
-    for target, value in zip(targets, rule(y, grad, *moments), strict=True):
-        target[rows] = value
-
-
 def _blocks(grad: Tensor, *targets: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the tensors in blocks of rows on a CPU, where that halves the time of a step, whole elsewhere."""
+    """Return the tensors in blocks of rows on a CPU, where that halves the time of a step, whole elsewhere."""
     if grad.ndim < 2 or grad.device.type != "cpu" or torch.compiler.is_compiling():
         return iter([(grad, *targets)])
     rows = max(1, BLOCK * len(grad) // max(1, grad.numel()))

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorentz_kernels.dispatch import choose
 from lorentz_kernels.registry import operator
 from lorentz_kernels.riemannian_adam.geodesic import Curvature
-from lorentz_kernels.riemannian_adam.in_place import Rows, replace, replace_rows
+from lorentz_kernels.riemannian_adam.in_place import Rows, replace
 from lorentz_kernels.riemannian_adam.naive import adam_rows, rates
 
 WIDEST = 16384  # a row is held in the registers of one block
@@ -60,7 +60,7 @@ def adam_step_(
     if not one_pass or choose(x, grad, w, v, backend=backend) == "torch":
         state = (w, v) if v_max is None else (w, v, v_max)
         rule = partial(_rule, rate=rate, bias2=bias2, c=c, betas=betas, eps=eps)
-        replace(rule, x, grad, *state) if rows is None else replace_rows(rule, rows, x, grad, *state)
+        replace(rule, grad, x, *state, rows=rows)
         return
     if grad.numel() == 0:
         return
@@ -126,7 +126,7 @@ def _compose(
     options = dict(zip(("rate", "bias2", "c"), numbers, strict=True))
     rule = partial(_rule, **options, betas=tuple(betas), eps=eps)
     state = (w, v) if v_max is None else (w, v, v_max)
-    replace(rule, x, grad, *state) if rows is None else replace_rows(rule, (rows,), x, grad, *state)
+    replace(rule, grad, x, *state, rows=None if rows is None else (rows,))
 
 
 _adam_ = operator(
