@@ -86,6 +86,11 @@ class Operands:
     width: int  # columns rounded up to a power of two
     precision: str
 
+    @property
+    def side(self) -> int:
+        """Whether there is a side, as 0 or 1."""
+        return int(self.query_side is not None)
+
 
 def operands(score: Score, precision: str) -> Operands:
     """Return what the kernels read, the products at the precision asked for."""
