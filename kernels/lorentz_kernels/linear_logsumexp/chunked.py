@@ -21,17 +21,22 @@ def moments(score: Score, *, mean: bool) -> tuple[Tensor, Tensor]:
     """Return the log-partition (N,) and the softmax mean of the table (N, k), of no rows where it is not asked for."""
     shift = _shifts(score)
     rows, entries = columns(score, shift)
+    width = score.table.shape[1]
     lse = rows.new_empty(len(rows))
     average = rows.new_empty(len(rows) if mean else 0, entries.shape[1] - 2)
+    table = entries[:, :width] if mean else None
+    beside = _beside(entries[:, width:-2] if mean else entries[:, :0])
     for start in range(0, len(rows), ROWS):
         block = slice(start, start + ROWS)
-        total, weighted = _sums(rows[block], entries, mean)
-        if _trusted(total):
-            lse[block] = shift[block] + total.log()
+        sums, weighted = _sums(rows[block], entries, beside, table)
+        if _trusted(sums[0]):
+            lse[block] = shift[block] + sums[0].log()
         else:
-            lse[block], total, weighted = _sums_with_maximum(rows[block, :-1], entries[:, :-1], mean)
+            lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], entries[:, :-1], beside, table)
         if mean:
-            average[block] = weighted.div_(total[:, None])
+            total = sums[0].clamp_min(torch.finfo(sums.dtype).tiny)
+            average[block, :width] = weighted.div_(total[:, None])
+            average[block, width:] = (sums[1:] / total).mT
     return lse, average
 
 
@@ -83,47 +88,58 @@ def _trusted(total: Tensor) -> bool:
     return bool(((total >= TRUSTED) & (total < torch.inf)).all())
 
 
-def _sums(rows: Tensor, entries: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
-    """Return sum_e exp(rows_i . entries_e), (N,), and sum_e exp(rows_i . entries_e) statistics_e, (N, k)."""
-    total = rows.new_zeros(len(rows))
-    weighted = rows.new_zeros(len(rows) if mean else 0, entries.shape[1] - 2)  # without bias and one
+def _sums(rows: Tensor, entries: Tensor, beside: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return sum_e exp(rows_i . entries_e) beside_e, (m, N), and the same of the table, (N, d)."""
+    sums = rows.new_zeros(len(beside), len(rows))
+    weighted = rows.new_zeros(len(rows), 0 if table is None else table.shape[1])
     buffer = rows.new_empty(len(rows) * min(ENTRIES, len(entries)))
     for start in range(0, len(entries), ENTRIES):
-        tile = _product(rows, entries[start : start + ENTRIES], buffer).exp_()
-        total += tile.sum(dim=1)
-        if mean:
-            _accumulate(weighted, tile, entries[start : start + ENTRIES])
-    return total, weighted
+        piece = slice(start, start + ENTRIES)
+        tile = _product(rows, entries[piece], buffer).exp_()
+        _accumulate(sums, weighted, tile, beside[:, piece], None if table is None else table[piece])
+    return sums, weighted
 
 
-def _sums_with_maximum(rows: Tensor, entries: Tensor, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-partitions and both sums for rows whose scores span too much.
+def _sums_with_maximum(
+    rows: Tensor, entries: Tensor, beside: Tensor, table: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-partitions (N,) and both sums for rows whose scores span too much.
 
     An online softmax: Milakov and Gimelshein, Online Normalizer Calculation for Softmax, 2018.
     """
     top = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
-    total = rows.new_zeros(len(rows))
-    weighted = rows.new_zeros(len(rows) if mean else 0, entries.shape[1] - 1)
+    sums = rows.new_zeros(len(beside), len(rows))
+    weighted = rows.new_zeros(len(rows), 0 if table is None else table.shape[1])
     buffer = rows.new_empty(len(rows) * min(ENTRIES, len(entries)))
     for start in range(0, len(entries), ENTRIES):
-        tile = _product(rows, entries[start : start + ENTRIES], buffer)
+        piece = slice(start, start + ENTRIES)
+        tile = _product(rows, entries[piece], buffer)
         raised = torch.maximum(top, tile.amax(dim=1))
         shrink = torch.exp(top - raised)
         tile.sub_(raised[:, None]).exp_()
-        total = total * shrink + tile.sum(dim=1)
-        if mean:
-            _accumulate(weighted.mul_(shrink[:, None]), tile, entries[start : start + ENTRIES])
+        sums.mul_(shrink)
+        weighted.mul_(shrink[:, None])
+        _accumulate(sums, weighted, tile, beside[:, piece], None if table is None else table[piece])
         top = raised
-    return top + total.log(), total.clamp_min(torch.finfo(total.dtype).tiny), weighted
+    return top + sums[0].log(), sums, weighted
+
+
+def _accumulate(sums: Tensor, weighted: Tensor, tile: Tensor, beside: Tensor, table: Tensor | None) -> None:
+    if len(beside) == 1:
+        sums += tile.sum(dim=1)
+    else:
+        sums.addmm_(beside, tile.mT)
+    if table is not None:
+        weighted.addmm_(tile, table)
+
+
+def _beside(times: Tensor) -> Tensor:
+    """Return what is summed beside the table: one, and the time if there is one, (m, E).
+
+    The table's own product would take half as long again for one column more; few rows times many columns cost nothing.
+    """
+    return torch.cat([times.new_ones(1, len(times)), times.mT])
 
 
 def _product(rows: Tensor, entries: Tensor, buffer: Tensor) -> Tensor:
     return torch.mm(rows, entries.mT, out=buffer[: len(rows) * len(entries)].view(len(rows), len(entries)))
-
-
-def _accumulate(weighted: Tensor, tile: Tensor, entries: Tensor) -> None:
-    """Add tile @ entries, as far as `weighted` has columns: an odd one alone, since it would slow the product down."""
-    even = weighted.shape[1] // 2 * 2
-    weighted[:, :even].addmm_(tile, entries[:, :even])
-    if even < weighted.shape[1]:
-        weighted[:, even].addmv_(tile, entries[:, even])
