@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lorentz_kernels.score import Score, columns
+from lorentz_kernels.score import Score, query_columns, table_columns
 
 ROWS, ENTRIES = 1024, 384  # a float32 tile of 1.5 MiB: measured best of 64..2048 x 256..14541 on AVX2 cores
 HEADROOM = 60.0  # scores up to this cannot overflow exp in float32, nor can their sum over 2**30 entries
@@ -19,20 +19,17 @@ TRUSTED = 1e-20  # a sum this large lost nothing to underflow: terms below 1e-38
 
 def moments(score: Score, *, mean: bool) -> tuple[Tensor, Tensor]:
     """Return the log-partition (N,) and the softmax mean of the table (N, k), of no rows where it is not asked for."""
-    shift = _shifts(score)
-    rows, entries = columns(score, shift)
-    width = score.table.shape[1]
+    shift, width = _shifts(score), score.table.shape[1]
+    rows = query_columns(score, shift)
     lse = rows.new_empty(len(rows))
-    average = rows.new_empty(len(rows) if mean else 0, entries.shape[1] - 2)
-    table = entries[:, :width] if mean else None
-    beside = _beside(entries[:, width:-2] if mean else entries[:, :0])
+    average = rows.new_empty(len(rows) if mean else 0, rows.shape[1] - 2)
     for start in range(0, len(rows), ROWS):
         block = slice(start, start + ROWS)
-        sums, weighted = _sums(rows[block], entries, beside, table)
+        sums, weighted = _sums(rows[block], score, mean)
         if _trusted(sums[0]):
             lse[block] = shift[block] + sums[0].log()
         else:
-            lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], entries[:, :-1], beside, table)
+            lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], score, mean)
         if mean:
             total = sums[0].clamp_min(torch.finfo(sums.dtype).tiny)
             average[block, :width] = weighted.div_(total[:, None])
@@ -47,21 +44,20 @@ def table_gradient(score: Score, lse: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     P is made anew.
     """
     # A row without any entry has P = 0, which any finite log-partition says.
-    rows, entries = columns(score, torch.where(lse == -torch.inf, 0.0, lse))
+    rows = query_columns(score, torch.where(lse == -torch.inf, 0.0, lse))
     weighted = (grad[:, None] * rows[:, :-1]).mT.contiguous()  # (k + 1, N): few rows times many columns is fastest
-    width = score.table.shape[1]
-    grad_table = rows.new_empty(len(entries), width)
-    rest = rows.new_empty(len(entries), len(weighted) - width)
-    size = max(64, ROWS * ENTRIES // max(len(rows), 1))
-    buffer = rows.new_empty(len(rows) * min(size, len(entries)))
-    for start in range(0, len(entries), size):
+    entries, width = score.table.shape
+    grad_table = rows.new_empty(entries, width)
+    rest = rows.new_empty(entries, len(weighted) - width)
+    size = min(entries, max(64, ROWS * ENTRIES // max(len(rows), 1)))
+    buffer = rows.new_empty(len(rows) * size)
+    for start in range(0, entries, size):
         piece = slice(start, start + size)
-        tile = _product(rows, entries[piece], buffer).exp_()
-        found = (weighted @ tile).mT
+        table = table_columns(score, piece, shifted=True)
+        found = (weighted @ _product(rows, table, buffer).exp_()).mT
         grad_table[piece], rest[piece] = found[:, :width], found[:, width:]
         if score.squared_radius is not None:  # dx0/dx = x / x0
-            space, its_time = entries[piece, :width], entries[piece, width : width + 1]
-            grad_table[piece].addcmul_(space, found[:, width : width + 1] / its_time)
+            grad_table[piece].addcmul_(table[:, :width], found[:, width : width + 1] / table[:, width : width + 1])
     return grad_table, rest
 
 
@@ -88,57 +84,52 @@ def _trusted(total: Tensor) -> bool:
     return bool(((total >= TRUSTED) & (total < torch.inf)).all())
 
 
-def _sums(rows: Tensor, entries: Tensor, beside: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return sum_e exp(rows_i . entries_e) beside_e, (m, N), and the same of the table, (N, d)."""
-    sums = rows.new_zeros(len(beside), len(rows))
-    weighted = rows.new_zeros(len(rows), 0 if table is None else table.shape[1])
-    buffer = rows.new_empty(len(rows) * min(ENTRIES, len(entries)))
-    for start in range(0, len(entries), ENTRIES):
-        piece = slice(start, start + ENTRIES)
-        tile = _product(rows, entries[piece], buffer).exp_()
-        _accumulate(sums, weighted, tile, beside[:, piece], None if table is None else table[piece])
+def _sums(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor]:
+    """Return sum_e exp(rows_i . table_e) times one, and its time if there is a mean and a time, (1 or 2, N).
+
+    And the same times the table, (N, d), of no rows without a mean.
+    """
+    sums, weighted, buffer = _empty_sums(rows, score, mean)
+    for start in range(0, len(score.table), ENTRIES):
+        table = table_columns(score, slice(start, start + ENTRIES), shifted=True)
+        _accumulate(sums, weighted, _product(rows, table, buffer).exp_(), table)
     return sums, weighted
 
 
-def _sums_with_maximum(
-    rows: Tensor, entries: Tensor, beside: Tensor, table: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _sums_with_maximum(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-partitions (N,) and both sums for rows whose scores span too much.
 
     An online softmax: Milakov and Gimelshein, Online Normalizer Calculation for Softmax, 2018.
     """
+    sums, weighted, buffer = _empty_sums(rows, score, mean)
     top = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
-    sums = rows.new_zeros(len(beside), len(rows))
-    weighted = rows.new_zeros(len(rows), 0 if table is None else table.shape[1])
-    buffer = rows.new_empty(len(rows) * min(ENTRIES, len(entries)))
-    for start in range(0, len(entries), ENTRIES):
-        piece = slice(start, start + ENTRIES)
-        tile = _product(rows, entries[piece], buffer)
+    for start in range(0, len(score.table), ENTRIES):
+        table = table_columns(score, slice(start, start + ENTRIES))
+        tile = _product(rows, table, buffer)
         raised = torch.maximum(top, tile.amax(dim=1))
         shrink = torch.exp(top - raised)
-        tile.sub_(raised[:, None]).exp_()
         sums.mul_(shrink)
-        weighted.mul_(shrink[:, None])
-        _accumulate(sums, weighted, tile, beside[:, piece], None if table is None else table[piece])
+        weighted.mul_(shrink[: len(weighted), None])
+        _accumulate(sums, weighted, tile.sub_(raised[:, None]).exp_(), table)
         top = raised
     return top + sums[0].log(), sums, weighted
 
 
-def _accumulate(sums: Tensor, weighted: Tensor, tile: Tensor, beside: Tensor, table: Tensor | None) -> None:
-    if len(beside) == 1:
+def _empty_sums(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+    timed = mean and score.squared_radius is not None
+    weighted = rows.new_zeros(len(rows) if mean else 0, score.table.shape[1])
+    return rows.new_zeros(1 + timed, len(rows)), weighted, rows.new_empty(len(rows) * min(ENTRIES, len(score.table)))
+
+
+def _accumulate(sums: Tensor, weighted: Tensor, tile: Tensor, table: Tensor) -> None:
+    width = weighted.shape[1]
+    if len(weighted):
+        weighted.addmm_(tile, table[:, :width])
+    if len(sums) == 1:
         sums += tile.sum(dim=1)
-    else:
-        sums.addmm_(beside, tile.mT)
-    if table is not None:
-        weighted.addmm_(tile, table)
-
-
-def _beside(times: Tensor) -> Tensor:
-    """Return what is summed beside the table: one, and the time if there is one, (m, E).
-
-    The table's own product would take half as long again for one column more; few rows times many columns cost nothing.
-    """
-    return torch.cat([times.new_ones(1, len(times)), times.mT])
+    else:  # few rows times many columns cost no more than a sum; one column more in the product above is half as much
+        times = table[:, width]
+        sums.addmm_(torch.stack([torch.ones_like(times), times]), tile.mT)
 
 
 def _product(rows: Tensor, entries: Tensor, buffer: Tensor) -> Tensor:
