@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lorentz_kernels.score import Score, query_columns, table_columns
+from lorentz_kernels.score import Score, query_columns, table_columns, table_times
 
 ROWS, ENTRIES = 1024, 384  # a float32 tile of 1.5 MiB: measured best of 64..2048 x 256..14541 on AVX2 cores
 HEADROOM = 60.0  # scores up to this cannot overflow exp in float32, nor can their sum over 2**30 entries
@@ -20,16 +20,16 @@ TRUSTED = 1e-20  # a sum this large lost nothing to underflow: terms below 1e-38
 def moments(score: Score, *, mean: bool) -> tuple[Tensor, Tensor]:
     """Return the log-partition (N,) and the softmax mean of the table (N, k), of no rows where it is not asked for."""
     shift, width = _shifts(score), score.table.shape[1]
-    rows = query_columns(score, shift)
+    rows, times = query_columns(score, shift), table_times(score)
     lse = rows.new_empty(len(rows))
     average = rows.new_empty(len(rows) if mean else 0, rows.shape[1] - 2)
     for start in range(0, len(rows), ROWS):
         block = slice(start, start + ROWS)
-        sums, weighted = _sums(rows[block], score, mean)
+        sums, weighted = _sums(rows[block], score, times, mean)
         if _trusted(sums[0]):
             lse[block] = shift[block] + sums[0].log()
         else:
-            lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], score, mean)
+            lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], score, times, mean)
         if mean:
             total = sums[0].clamp_min(torch.finfo(sums.dtype).tiny)
             average[block, :width] = weighted.div_(total[:, None])
@@ -46,18 +46,18 @@ def table_gradient(score: Score, lse: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     # A row without any entry has P = 0, which any finite log-partition says.
     rows = query_columns(score, torch.where(lse == -torch.inf, 0.0, lse))
     weighted = (grad[:, None] * rows[:, :-1]).mT.contiguous()  # (k + 1, N): few rows times many columns is fastest
-    entries, width = score.table.shape
+    (entries, width), times = score.table.shape, table_times(score)
     grad_table = rows.new_empty(entries, width)
     rest = rows.new_empty(entries, len(weighted) - width)
     size = min(entries, max(64, ROWS * ENTRIES // max(len(rows), 1)))
     buffer = rows.new_empty(len(rows) * size)
     for start in range(0, entries, size):
         piece = slice(start, start + size)
-        table = table_columns(score, piece, shifted=True)
+        table = table_columns(score, times, piece, shifted=True)
         found = (weighted @ _product(rows, table, buffer).exp_()).mT
         grad_table[piece], rest[piece] = found[:, :width], found[:, width:]
-        if score.squared_radius is not None:  # dx0/dx = x / x0
-            grad_table[piece].addcmul_(table[:, :width], found[:, width : width + 1] / table[:, width : width + 1])
+        if times is not None:  # dx0/dx = x / x0
+            grad_table[piece].addcmul_(table[:, :width], rest[piece, :1] / times[piece])
     return grad_table, rest
 
 
@@ -84,19 +84,19 @@ def _trusted(total: Tensor) -> bool:
     return bool(((total >= TRUSTED) & (total < torch.inf)).all())
 
 
-def _sums(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor]:
+def _sums(rows: Tensor, score: Score, times: Tensor | None, mean: bool) -> tuple[Tensor, Tensor]:
     """Return sum_e exp(rows_i . table_e) times one, and its time if there is a mean and a time, (1 or 2, N).
 
     And the same times the table, (N, d), of no rows without a mean.
     """
     sums, weighted, buffer = _empty_sums(rows, score, mean)
     for start in range(0, len(score.table), ENTRIES):
-        table = table_columns(score, slice(start, start + ENTRIES), shifted=True)
+        table = table_columns(score, times, slice(start, start + ENTRIES), shifted=True)
         _accumulate(sums, weighted, _product(rows, table, buffer).exp_(), table)
     return sums, weighted
 
 
-def _sums_with_maximum(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _sums_with_maximum(rows: Tensor, score: Score, times: Tensor | None, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-partitions (N,) and both sums for rows whose scores span too much.
 
     An online softmax: Milakov and Gimelshein, Online Normalizer Calculation for Softmax, 2018.
@@ -104,7 +104,7 @@ def _sums_with_maximum(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, 
     sums, weighted, buffer = _empty_sums(rows, score, mean)
     top = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
     for start in range(0, len(score.table), ENTRIES):
-        table = table_columns(score, slice(start, start + ENTRIES))
+        table = table_columns(score, times, slice(start, start + ENTRIES))
         tile = _product(rows, table, buffer)
         raised = torch.maximum(top, tile.amax(dim=1))
         shrink = torch.exp(top - raised)

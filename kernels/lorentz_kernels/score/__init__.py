@@ -109,7 +109,7 @@ def of_pairs(score: Score) -> Tensor:
 
 def columns(score: Score) -> tuple[Tensor, Tensor]:
     """Rows (N, k + 1) and entries (E, k + 1) whose product is the score; times and bias are columns. No gradient."""
-    return query_columns(score), table_columns(score)
+    return query_columns(score), table_columns(score, table_times(score))
 
 
 def query_columns(score: Score, shift: Tensor | None = None) -> Tensor:
@@ -122,12 +122,17 @@ def query_columns(score: Score, shift: Tensor | None = None) -> Tensor:
     return torch.cat(parts if shift is None else [*parts, -shift[:, None]], dim=1)
 
 
-def table_columns(score: Score, piece: slice = slice(None), *, shifted: bool = False) -> Tensor:
+def table_times(score: Score) -> Tensor | None:
+    """Return the times of the entries, (E, 1), none of a Euclidean score."""
+    return None if score.squared_radius is None else lift(score.table, score.squared_radius)
+
+
+def table_columns(score: Score, times: Tensor | None, piece: slice = slice(None), *, shifted: bool = False) -> Tensor:
     """Return the entries, or a piece of them; with a column of ones more where the rows have a shift."""
     table = score.table[piece].to(score.scale.dtype)
     parts, one = [table], table.new_ones(()).expand(len(table), 1)
-    if score.squared_radius is not None:
-        parts.append(lift(table, score.squared_radius))
+    if times is not None:
+        parts.append(times[piece])
     parts.append(torch.zeros_like(one) if score.bias is None else score.bias[piece, None])
     return torch.cat([*parts, one] if shifted else parts, dim=1)
 
