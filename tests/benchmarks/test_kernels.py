@@ -69,10 +69,10 @@ def test_log_partition_against_cross_entropy(side_by_side: Callable[..., float],
 
 @pytest.mark.parametrize("entries", [14_541, 112_946])
 def test_lorentzian_log_partition_against_the_euclidean(side_by_side: Callable[..., float], entries: int) -> None:
-    """500 queries, 32 columns, a training step: as fast as without times."""
+    """500 queries, 32 columns, a training step: at most 1.1 of the time without times."""
     query, table, target = leaf(500, 32), leaf(entries, 32), torch.randint(entries, (500,))
     losses = (cross_entropy(target, function) for function in (lorentz_logsumexp, linear_logsumexp))
-    assert side_by_side(*(training_step(loss, query, table) for loss in losses), rounds=9) >= 1 / NOISE
+    assert side_by_side(*(training_step(loss, query, table) for loss in losses), rounds=9) >= 1 / 1.1 / NOISE
 
 
 def test_memory_of_a_log_partition_against_cross_entropy(benchmark: Any) -> None:

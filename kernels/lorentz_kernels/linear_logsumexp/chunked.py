@@ -13,6 +13,7 @@ from torch import Tensor
 from lorentz_kernels.score import Score, query_columns, table_columns, table_times
 
 ROWS, ENTRIES = 1024, 384  # a float32 tile of 1.5 MiB: measured best of 64..2048 x 256..14541 on AVX2 cores
+JOINED = 16 * ENTRIES  # entries whose columns are joined at a time, for all queries
 HEADROOM = 60.0  # scores up to this cannot overflow exp in float32, nor can their sum over 2**30 entries
 TRUSTED = 1e-20  # a sum this large lost nothing to underflow: terms below 1e-38 of 2**30 entries are 1e-9 of it
 
@@ -23,16 +24,16 @@ def moments(score: Score, *, mean: bool) -> tuple[Tensor, Tensor]:
     rows, times = query_columns(score, shift), table_times(score)
     lse = rows.new_empty(len(rows))
     average = rows.new_empty(len(rows) if mean else 0, rows.shape[1] - 2)
-    for start in range(0, len(rows), ROWS):
-        block = slice(start, start + ROWS)
-        sums, weighted = _sums(rows[block], score, times, mean)
+    all_sums, all_weighted = _sums(rows, score, times, mean)
+    for block in _blocks(rows):
+        sums, weighted = all_sums[:, block], all_weighted[block]
         if _trusted(sums[0]):
             lse[block] = shift[block] + sums[0].log()
         else:
             lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], score, times, mean)
         if mean:
             total = sums[0].clamp_min(torch.finfo(sums.dtype).tiny)
-            average[block, :width] = weighted.div_(total[:, None])
+            torch.div(weighted, total[:, None], out=average[block, :width])
             average[block, width:] = (sums[1:] / total).mT
     return lse, average
 
@@ -90,9 +91,12 @@ def _sums(rows: Tensor, score: Score, times: Tensor | None, mean: bool) -> tuple
     And the same times the table, (N, d), of no rows without a mean.
     """
     sums, weighted, buffer = _empty_sums(rows, score, mean)
-    for start in range(0, len(score.table), ENTRIES):
-        table = table_columns(score, times, slice(start, start + ENTRIES), shifted=True)
-        _accumulate(sums, weighted, _product(rows, table, buffer).exp_(), table)
+    for start in range(0, len(score.table), JOINED):
+        joined = table_columns(score, times, slice(start, start + JOINED), shifted=True)
+        for block in _blocks(rows):
+            for table in joined.split(ENTRIES):
+                tile = _product(rows[block], table, buffer).exp_()
+                _accumulate(sums[:, block], weighted[block], tile, table)
     return sums, weighted
 
 
@@ -118,7 +122,12 @@ def _sums_with_maximum(rows: Tensor, score: Score, times: Tensor | None, mean: b
 def _empty_sums(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
     timed = mean and score.squared_radius is not None
     weighted = rows.new_zeros(len(rows) if mean else 0, score.table.shape[1])
-    return rows.new_zeros(1 + timed, len(rows)), weighted, rows.new_empty(len(rows) * min(ENTRIES, len(score.table)))
+    buffer = rows.new_empty(min(ROWS, len(rows)) * min(ENTRIES, len(score.table)))
+    return rows.new_zeros(1 + timed, len(rows)), weighted, buffer
+
+
+def _blocks(rows: Tensor) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
 
 
 def _accumulate(sums: Tensor, weighted: Tensor, tile: Tensor, table: Tensor) -> None:

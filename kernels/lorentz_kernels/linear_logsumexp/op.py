@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,14 +72,19 @@ class _LogSumExp(torch.autograd.Function):
             bias = None if score.bias is None else rest[:, -1]
             if score.squared_radius is not None and squared_radius is not None:  # dx0/d(1/c) = 1 / (2 x0)
                 squared_radius = squared_radius + (rest[:, :1] / (2 * lift(score.table, score.squared_radius))).sum()
-        gradients = Score(query, table, bias, scale, squared_radius)  # type: ignore[arg-type]
+        gradients: Sequence[Tensor | None] = (query, table, bias, scale, squared_radius)
         if target is not None and grad_at is not None:
             gradients = _with_targets(gradients, score, target, grad_at)
-        of_parts = zip(gradients, score, wanted, strict=True)
-        return *(each.to(part.dtype) if needed else None for each, part, needed in of_parts), None, None, None
+        return *map(_in_dtype_of, gradients, score, ctx.needs_input_grad), None, None, None
 
 
-def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) -> Score:
+def _in_dtype_of(grad: Tensor | None, part: Tensor | None, needed: bool) -> Tensor | None:
+    return None if grad is None or part is None or not needed else grad.to(part.dtype)
+
+
+def _with_targets(
+    gradients: Sequence[Tensor | None], score: Score, target: Tensor, grad: Tensor
+) -> list[Tensor | None]:
     """Add the gradients of the targets' scores, in place where a gradient is as large as the table."""
     bias = None if score.bias is None else score.bias[target]
     pairs = Score(score.query, score.table[target], bias, score.scale, score.squared_radius)
@@ -87,8 +93,8 @@ def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) 
         value = of_pairs(Score(*leaves))  # type: ignore[arg-type]
         given = [leaf for leaf in leaves if leaf is not None]
         found = iter(torch.autograd.grad(value, given, grad))
-    of_pair = Score(*(None if leaf is None else next(found) for leaf in leaves))  # type: ignore[arg-type]
-    summed = []
+    of_pair = [None if leaf is None else next(found) for leaf in leaves]
+    summed: list[Tensor | None] = []
     for name, total, more in zip(Score._fields, gradients, of_pair, strict=True):
         if total is None or more is None:
             summed.append(None)
@@ -96,7 +102,7 @@ def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) 
             summed.append(total.contiguous().index_put_((target,), more.to(total.dtype), accumulate=True))
         else:
             summed.append(total + more)
-    return Score(*summed)  # type: ignore[arg-type]
+    return summed
 
 
 def _query_gradients(score: Score, mean: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
