@@ -55,9 +55,9 @@ class KnownTails:
         check_facts(facts, entities)
         self.entities = entities
         key = self._key(facts[:, 0], facts[:, 1])
-        order = (key * entities + facts[:, 2]).unique()
-        self.keys, sizes = (order // entities).unique_consecutive(return_counts=True)
-        self.tail = order % entities
+        self.facts = (key * entities + facts[:, 2]).unique()
+        self.keys, sizes = (self.facts // entities).unique_consecutive(return_counts=True)
+        self.tail = self.facts % entities
         self.start = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
     def __len__(self) -> int:
@@ -84,6 +84,13 @@ class KnownTails:
     def at(self, index: Tensor) -> Pairs:
         """Return the known tails of the distinct queries of these numbers, (N,)."""
         return self._members(index, torch.ones_like(index, dtype=torch.bool))
+
+    def holds(self, head: Tensor, relation: Tensor, tail: Tensor) -> Tensor:
+        """Return whether each (h, r, t) is known, for tensors of one shape."""
+        if not len(self.facts):
+            return torch.zeros_like(tail, dtype=torch.bool)
+        key = self._key(head, relation) * self.entities + tail
+        return self.facts[torch.searchsorted(self.facts, key).clamp_max(len(self.facts) - 1)] == key
 
     def _key(self, head: Tensor, relation: Tensor) -> Tensor:
         return relation * self.entities + head

@@ -1,0 +1,109 @@
+r"""Losses of `LinkScorer` models: a softmax over all tails, over a sample of them, or the paper's sampled negatives."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lorentz.evaluation import KnownTails, Pairs
+from lorentz.models.link_scorer import LinkScorer
+from lorentz_kernels.linear_logsumexp import linear_logsumexp
+
+
+def softmax_loss(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
+    r"""Return the mean over facts of :math:`\log \sum_e e^{s(h, r, e)} - s(h, r, t)`, over all entities.
+
+    Facts that share (h, r) share a row, and the scores are never held all at once, if they are many.
+
+    Args:
+        model: the scorer.
+        head, relation: queries (N,).
+        answers: their tails in training, `KnownTails.at`.
+    """
+    query, table = model.query(head, relation), model.table()
+    norm = linear_logsumexp(query, table)
+    loop = model.loop(relation)
+    own = (query * table[head]).sum(1)
+    norm = norm + torch.log1p(torch.expm1(loop) * (own - norm).exp().clamp_max(1 - torch.finfo(norm.dtype).eps))
+    score = (query[answers.row] * table[answers.tail]).sum(1)
+    score = score + torch.where(head[answers.row] == answers.tail, loop[answers.row], 0)
+    return (norm[answers.row] - score).mean()
+
+
+def sampled_softmax_loss(
+    model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs, candidates: Tensor
+) -> Tensor:
+    r"""Return the mean over facts of :math:`\log(e^{s_t} + \frac ES \sum_{e \in C \setminus K} e^{s_e}) - s_t`.
+
+    C are S candidates that the batch shares, K the known tails of the query: as in filtered ranking, one answer does
+    not compete with another. With all entities as candidates the softmax is exact.
+
+    Args:
+        model: the scorer.
+        head, relation: queries (N,).
+        answers: all their tails in training, `KnownTails.at`.
+        candidates: distinct entities, (S,), drawn uniformly.
+
+    Source: Bengio and Senecal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003.
+    """
+    row, tail = answers
+    query, loop = model.query(head, relation), model.loop(relation)
+    score = query @ model.table(candidates).mT  # (N, S)
+    place = torch.full((model.entities,), -1, device=head.device)
+    place[candidates] = torch.arange(len(candidates), device=head.device)
+    own = place[head]
+    drawn = own >= 0
+    score = score.index_put((drawn.nonzero().squeeze(1), own[drawn]), loop[drawn], accumulate=True)
+    known = place[tail]
+    drawn = known >= 0
+    score = score.index_put((row[drawn], known[drawn]), score.new_tensor(-torch.inf))
+    others = torch.logsumexp(score, dim=1) + math.log(model.entities / len(candidates))
+    true = (query[row] * model.table(tail)).sum(1) + torch.where(head[row] == tail, loop[row], 0)
+    return torch.nn.functional.softplus(others[row] - true).mean()
+
+
+def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) -> Tensor:
+    r"""Return the mean over facts of :math:`-\log \sigma(s(h, r, t)) - \frac 1K \sum_k \log \sigma(-s(h, r, t_k))`.
+
+    Args:
+        model: the scorer.
+        facts: (N, 3).
+        negatives: tails (N, K), `draw_negatives`.
+
+    Source: Chen et al., Fully Hyperbolic Neural Networks, ACL 2022, Section 4.1.
+    """
+    head, relation, tail = facts.unbind(1)
+    score = candidate_scores(model, head, relation, torch.cat([tail[:, None], negatives], dim=1))
+    target = torch.zeros_like(score)
+    target[:, 0] = 1
+    weight = torch.full_like(score, 1 / negatives.shape[1])
+    weight[:, 0] = 1
+    return binary_cross_entropy_with_logits(score, target, weight, reduction="sum") / len(facts)
+
+
+def candidate_scores(model: LinkScorer, head: Tensor, relation: Tensor, tails: Tensor) -> Tensor:
+    """Return the scores (N, K) of tails (N, K), by products of rows; the model's forward is the exact form."""
+    score = torch.bmm(model.table(tails), model.query(head, relation).unsqueeze(2)).squeeze(2)
+    return score + torch.where(tails == head[:, None], model.loop(relation)[:, None], 0)
+
+
+def draw_negatives(facts: Tensor, count: int, known: KnownTails, *, rounds: int = 8) -> Tensor:
+    """Return tails (N, count) drawn uniformly from those that are not known for the (h, r) of each fact (N, 3).
+
+    A tail that is known is drawn again, `rounds` times at most: what an entity of too many facts is then left with is
+    kept. Give the facts of training only: those of validation and test would tell the model where they are.
+    """
+    head, relation = (facts[:, k, None].expand(-1, count) for k in (0, 1))
+    tails = torch.randint(known.entities, head.shape, device=facts.device)
+    wrong = known.holds(head, relation, tails)
+    for _ in range(rounds):
+        if not bool(wrong.any()):
+            break
+        fresh = torch.randint(known.entities, (int(wrong.sum()),), device=facts.device)
+        tails[wrong] = fresh
+        again = known.holds(head[wrong], relation[wrong], fresh)
+        wrong[wrong.clone()] = again
+    return tails
