@@ -38,6 +38,7 @@ from lorentz.models import (
     draw_negatives,
     negative_sampling_loss,
     sampled_softmax_loss,
+    spread_penalty,
 )
 from lorentz.optim import RiemannianAdam, param_groups
 from relsim.data import nations
@@ -83,7 +84,8 @@ def loss_of(model: LinkScorer, known: KnownTails, index: Tensor, options: argpar
         return negative_sampling_loss(model, facts, draw_negatives(facts, options.negatives, known))
     count = options.candidates or model.entities
     candidates = torch.randperm(model.entities)[:count].to(head.device)
-    return sampled_softmax_loss(model, head, relation, answers, candidates)
+    loss = sampled_softmax_loss(model, head, relation, answers, candidates)
+    return loss + options.shrink * spread_penalty(model, head, relation, answers) if options.shrink else loss
 
 
 def optimiser_of(model: LinkScorer, options: argparse.Namespace) -> RiemannianAdam:
@@ -180,7 +182,7 @@ def write_entities(model: LinkScorer, kb: KB, path: Path) -> None:
 
 
 def draw(model: LinkScorer, kb: KB, degree: Tensor, options: argparse.Namespace) -> None:
-    """Draw loss and validation MRR, the radii over training, and the entities of most facts in the disk, if they can be."""
+    """Draw loss and validation MRR, the radii over training, and the entities of most facts in the disk."""
     try:
         from matplotlib import pyplot
     except ImportError:
@@ -221,6 +223,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--negatives", type=int, default=0, help="train as the paper, with so many for each fact")
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate of the entities")
     parser.add_argument("--map-lr", type=float, default=0.005, help="of everything else")
+    parser.add_argument("--shrink", type=float, default=0.1, help="weight of the penalty on distances from the origin")
     parser.add_argument("--std", type=float, default=1e-3, help="of the entities' coordinates at the start")
     parser.add_argument("--margin", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5, help="epochs between validations")

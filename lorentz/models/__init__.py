@@ -2,7 +2,13 @@
 
 from lorentz.models.hybonet import EuclideanHyboNet, HyboNet
 from lorentz.models.isometric import EuclideanMuRE, LorentzMuRP, LorentzRotH
-from lorentz.models.link_loss import draw_negatives, negative_sampling_loss, sampled_softmax_loss, softmax_loss
+from lorentz.models.link_loss import (
+    draw_negatives,
+    negative_sampling_loss,
+    sampled_softmax_loss,
+    softmax_loss,
+    spread_penalty,
+)
 from lorentz.models.link_scorer import EuclideanScorer, LinkScorer, LorentzScorer
 
 __all__ = [
@@ -18,4 +24,5 @@ __all__ = [
     "negative_sampling_loss",
     "sampled_softmax_loss",
     "softmax_loss",
+    "spread_penalty",
 ]

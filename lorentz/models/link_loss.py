@@ -65,6 +65,26 @@ def sampled_softmax_loss(
     return torch.nn.functional.softplus(others[row] - true).mean()
 
 
+def spread_penalty(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
+    r"""Return the mean over facts of :math:`\tau_r\,(d(0, h) + d(0, f_r(h)) + d(0, t))`.
+
+    Distances count in units of the score, so that a larger tau does not evade it, and an entity as often as it has
+    facts. A softmax without it learns the training facts by heart.
+
+    Args:
+        model: the scorer.
+        head, relation: queries (N,).
+        answers: all their tails in training, `KnownTails.at`.
+
+    Source: Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018, for the weighting
+    by facts; in flat space this is their squared two-norm, for which they prefer the cube.
+    """
+    row, tail = answers
+    x = model.entity(head)
+    of_query = model.spread(x, relation) + model.spread(model.move(x, relation), relation)
+    return (of_query[row] + model.spread(model.entity(tail), relation[row])).mean()
+
+
 def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) -> Tensor:
     r"""Return the mean over facts of :math:`-\log \sigma(s(h, r, t)) - \frac 1K \sum_k \log \sigma(-s(h, r, t_k))`.
 

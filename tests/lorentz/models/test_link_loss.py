@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lorentz.models import (
     negative_sampling_loss,
     sampled_softmax_loss,
     softmax_loss,
+    spread_penalty,
 )
 
 E, R, N = 13, 2, 5
@@ -47,9 +49,9 @@ def test_softmax_over_all_entities(cls: type[LinkScorer]) -> None:
     gradients(model, loss, expected)
 
 
-def gradients(model: LinkScorer, loss: Tensor, expected: Tensor) -> None:
-    """Assert that two losses have equal gradients."""
-    parameters = list(model.parameters())
+def gradients(model: LinkScorer, loss: Tensor, expected: Tensor, unused: Collection[str] = ()) -> None:
+    """Assert that two losses have equal gradients, in all parameters but the unused ones."""
+    parameters = [p for name, p in model.named_parameters() if name not in unused]
     ours, truth = (torch.autograd.grad(value, parameters, allow_unused=True) for value in (loss, expected))
     for a, b in zip(ours, truth, strict=True):
         assert a is not None
@@ -115,3 +117,20 @@ def test_an_entity_with_every_tail_known_still_gets_negatives() -> None:
 def test_held_out_facts_can_be_negatives() -> None:
     drawn = draw_negatives(FACTS[:1], 2000, KnownTails(FACTS[1:], E))
     assert (drawn == 1).any()
+
+
+@pytest.mark.parametrize("cls", [HyboNet, EuclideanHyboNet])
+def test_the_penalty_is_a_sum_over_facts(cls: type[LinkScorer]) -> None:
+    model, known = model_and_known(cls)
+
+    def distance(x: Tensor) -> Tensor:
+        return 2 * (1 + x @ x).sqrt() - 2 if cls is HyboNet else x @ x
+
+    terms = []
+    for h, r, t in FACTS.tolist():
+        x, y = model.entity.weight[h], model.entity.weight[t]
+        moved = model.move(x[None], torch.tensor([r]))[0]
+        terms.append(model.log_scale[r].exp() * (distance(x) + distance(moved) + distance(y)))
+    penalty = spread_penalty(model, known.head, known.relation, known.at(torch.arange(len(known))))
+    torch.testing.assert_close(penalty, torch.stack(terms).mean(), rtol=1e-9, atol=1e-9)
+    gradients(model, penalty, torch.stack(terms).mean(), unused={"bias.weight", "loop_weight"})
