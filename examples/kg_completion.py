@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import lorentz.functional as LF
-from lorentz.diagnostics import radius_histogram
+from lorentz.diagnostics import max_radius, radius_histogram
 from lorentz.evaluation import KnownTails, Ranking, both_directions, metrics, protocols, rank_tails
 from lorentz.models import (
     EuclideanHyboNet,
@@ -54,6 +54,10 @@ MODELS = {
     "euclidean-hybonet": EuclideanHyboNet,
     "mure": EuclideanMuRE,
 }
+SETTINGS = (
+    *("model", "dim", "margin", "std", "epochs", "batch", "candidates", "negatives"),
+    *("lr", "map_lr", "shrink", "every", "seed"),
+)
 RADII = (0.0, 12.0)  # of the histograms
 
 
@@ -109,6 +113,10 @@ def train(model: LinkScorer, known: KnownTails, valid: Tensor, every: KnownTails
     lines: list[str] = []
     if options.resume and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=options.device, weights_only=True)
+        if differing := [key for key, value in saved["settings"].items() if settings_of(options)[key] != value]:
+            raise RelsimError(
+                f"{checkpoint}: of a training with other {', '.join(differing)}: use the same, or remove it"
+            )
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         state, lines = saved["state"], saved["log"]
@@ -138,12 +146,17 @@ def train(model: LinkScorer, known: KnownTails, valid: Tensor, every: KnownTails
                 save(options.out / "best.pt", model.state_dict())
         state["epoch"], state["cpu_s"] = epoch + 1, state["cpu_s"] + time.process_time() - start
         lines.append(json.dumps(entry | {"cpu_s": round(state["cpu_s"], 2)}) + "\n")
-        model_and_optimiser = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        save(checkpoint, {**model_and_optimiser, "state": state, "log": lines})
+        parts = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "state": state, "log": lines}
+        save(checkpoint, {**parts, "settings": settings_of(options)})
         log.write_text("".join(lines))
         if epoch + 1 - state["best_epoch"] >= options.patience:
             break
     model.load_state_dict(torch.load(options.out / "best.pt", map_location=options.device, weights_only=True))
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """Return the options that a curve depends on."""
+    return {"data": str(options.data)} | {key: getattr(options, key) for key in SETTINGS}
 
 
 def save(path: Path, value: object) -> None:
@@ -160,12 +173,16 @@ def result(
     ranking: Ranking, kb: KB, degree: Tensor, model: LinkScorer, options: argparse.Namespace
 ) -> dict[str, object]:
     """Return what the table shows and more, as JSON values."""
+    radius = LF.dist0(model.entity.weight.detach())
     return {
         "protocol": "filtered by all splits, both directions, all entities candidates, ties in the middle",
         "model": options.model,
         "dim": options.dim,
         "seed": options.seed,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "norm_cap": None,
+        "largest_radius": radius.max().item(),
+        "beyond_max_radius": (radius > max_radius(radius.dtype)).float().mean().item(),
         "test": protocols(ranking),
         "by_relation": {
             k: {**metrics(p.realistic), "n": len(p.facts)} for k, p in ranking.by_relation(kb.relations).items()
@@ -235,7 +252,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="by default on a terminal only")
     chosen = parser.parse_args()
     if chosen.config:
-        parser.set_defaults(**json.loads(chosen.config.read_text()))
+        config = json.loads(chosen.config.read_text(encoding="utf-8"))
+        if unknown := config.keys() - vars(chosen).keys():
+            raise RelsimError(f"{chosen.config}: no option {min(unknown)!r}: see --help")
+        parser.set_defaults(**config)
         chosen = parser.parse_args()
     return chosen
 
@@ -259,7 +279,8 @@ def main() -> None:
     (options.out / "result.json").write_text(json.dumps(outcome, indent=1) + "\n")
     rows = [[name, *(f"{v:.3f}" for v in value.values())] for name, value in protocols(ranking).items()]
     print(table(["test, filtered", "MRR", "H@1", "H@3", "H@10"], rows))
-    print(f"largest radius {LF.dist0(model.entity.weight).max():.2f}, no cap")
+    beyond, largest = outcome["beyond_max_radius"], outcome["largest_radius"]
+    print(f"no norm cap: the largest radius is {largest:.2f}, and {beyond:.0%} lie beyond what float32 resolves")
     write_entities(model, kb, options.out / "entities.tsv")
     draw(model, kb, degree.cpu(), options)
 
@@ -268,4 +289,5 @@ if __name__ == "__main__":
     try:
         main()
     except (RelsimError, OSError, ValueError) as error:
-        sys.exit(f"kg_completion: {error}")
+        print(f"kg_completion: {error}", file=sys.stderr)
+        sys.exit(2)
