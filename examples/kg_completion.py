@@ -37,8 +37,8 @@ from lorentz.models import (
     LorentzRotH,
     draw_negatives,
     negative_sampling_loss,
+    radius_penalty,
     sampled_softmax_loss,
-    spread_penalty,
 )
 from lorentz.optim import RiemannianAdam, param_groups
 from relsim.data import nations
@@ -89,7 +89,7 @@ def loss_of(model: LinkScorer, known: KnownTails, index: Tensor, options: argpar
     count = options.candidates or model.entities
     candidates = torch.randperm(model.entities)[:count].to(head.device)
     loss = sampled_softmax_loss(model, head, relation, answers, candidates)
-    return loss + options.shrink * spread_penalty(model, head, relation, answers) if options.shrink else loss
+    return loss + options.shrink * radius_penalty(model, head, relation, answers) if options.shrink else loss
 
 
 def optimiser_of(model: LinkScorer, options: argparse.Namespace) -> RiemannianAdam:
@@ -240,7 +240,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--negatives", type=int, default=0, help="train as the paper, with so many for each fact")
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate of the entities")
     parser.add_argument("--map-lr", type=float, default=0.005, help="of everything else")
-    parser.add_argument("--shrink", type=float, default=0.1, help="weight of the penalty on distances from the origin")
+    parser.add_argument("--shrink", type=float, default=0.02, help="weight of the penalty on distances from the origin")
     parser.add_argument("--std", type=float, default=1e-3, help="of the entities' coordinates at the start")
     parser.add_argument("--margin", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5, help="epochs between validations")

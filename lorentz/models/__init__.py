@@ -5,9 +5,9 @@ from lorentz.models.isometric import EuclideanMuRE, LorentzMuRP, LorentzRotH
 from lorentz.models.link_loss import (
     draw_negatives,
     negative_sampling_loss,
+    radius_penalty,
     sampled_softmax_loss,
     softmax_loss,
-    spread_penalty,
 )
 from lorentz.models.link_scorer import EuclideanScorer, LinkScorer, LorentzScorer
 
@@ -22,7 +22,7 @@ __all__ = [
     "LorentzScorer",
     "draw_negatives",
     "negative_sampling_loss",
+    "radius_penalty",
     "sampled_softmax_loss",
     "softmax_loss",
-    "spread_penalty",
 ]

@@ -65,24 +65,26 @@ def sampled_softmax_loss(
     return torch.nn.functional.softplus(others[row] - true).mean()
 
 
-def spread_penalty(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
-    r"""Return the mean over facts of :math:`\tau_r\,(d(0, h) + d(0, f_r(h)) + d(0, t))`.
+def radius_penalty(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
+    r"""Return the mean over facts of :math:`\tau_r\,(d(0, f_r(h))^{3/2} + d(0, t)^{3/2})`.
 
-    Distances count in units of the score, so that a larger tau does not evade it, and an entity as often as it has
-    facts. A softmax without it learns the training facts by heart.
+    An entity counts as often as it has facts. Without it a softmax learns the training facts by heart; with it scores
+    sharpen late, by a larger tau, when entities have found their places.
 
     Args:
         model: the scorer.
         head, relation: queries (N,).
         answers: all their tails in training, `KnownTails.at`.
 
-    Source: Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018, for the weighting
-    by facts; in flat space this is their squared two-norm, for which they prefer the cube.
+    Source: after Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018, whose cube of
+    a norm d^(3/2) is in flat space.
     """
     row, tail = answers
-    x = model.entity(head)
-    of_query = model.spread(x, relation) + model.spread(model.move(x, relation), relation)
-    return (of_query[row] + model.spread(model.entity(tail), relation[row])).mean()
+    origin = model.entity.weight.new_zeros(1, model.dim)
+    of_query = model.distance(model.move(model.entity(head), relation), origin) ** 1.5
+    of_tail = model.distance(model.entity(tail), origin) ** 1.5
+    tau = model.log_scale[relation].exp()
+    return (tau[row] * (of_query[row] + of_tail)).mean()
 
 
 def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) -> Tensor:

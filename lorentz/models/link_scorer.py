@@ -92,10 +92,6 @@ class LinkScorer(nn.Module, ABC):
         score = self.log_scale[relation, None].exp() * nearness + bias.squeeze(2) + loop
         return score.reshape(tail.shape)
 
-    def spread(self, x: Tensor, relation: Tensor) -> Tensor:
-        """Return tau_r d(0, x) of coordinates (N, dim): how far from the origin, in units of the score, (N,)."""
-        return self.log_scale[relation].exp() * self.distance(x, torch.zeros_like(x))
-
     @torch.no_grad()
     def count_loops_(self, facts: Tensor) -> None:
         """Set the loop weights to the smoothed log-share of facts (F, 3) whose head is their tail.

@@ -16,9 +16,9 @@ from lorentz.models import (
     LinkScorer,
     draw_negatives,
     negative_sampling_loss,
+    radius_penalty,
     sampled_softmax_loss,
     softmax_loss,
-    spread_penalty,
 )
 
 E, R, N = 13, 2, 5
@@ -128,9 +128,9 @@ def test_the_penalty_is_a_sum_over_facts(cls: type[LinkScorer]) -> None:
 
     terms = []
     for h, r, t in FACTS.tolist():
-        x, y = model.entity.weight[h], model.entity.weight[t]
-        moved = model.move(x[None], torch.tensor([r]))[0]
-        terms.append(model.log_scale[r].exp() * (distance(x) + distance(moved) + distance(y)))
-    penalty = spread_penalty(model, known.head, known.relation, known.at(torch.arange(len(known))))
+        moved, tail = model.move(model.entity.weight[h][None], torch.tensor([r]))[0], model.entity.weight[t]
+        tau = model.log_scale[r].exp()
+        terms.append(tau * (distance(moved) ** 1.5 + distance(tail) ** 1.5))
+    penalty = radius_penalty(model, known.head, known.relation, known.at(torch.arange(len(known))))
     torch.testing.assert_close(penalty, torch.stack(terms).mean(), rtol=1e-9, atol=1e-9)
     gradients(model, penalty, torch.stack(terms).mean(), unused={"bias.weight", "loop_weight"})
