@@ -9,8 +9,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lorentz.evaluation import KnownTails, Pairs
+from lorentz.models._products import chosen_products
 from lorentz.models.link_scorer import LinkScorer
 from lorentz_kernels.linear_logsumexp import linear_logsumexp
+
+EXCLUDED = -1e30
+"""Score of what does not compete: no part of any sum, and finite, so that a row of nothing else has a gradient."""
 
 
 def softmax_loss(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
@@ -54,12 +58,11 @@ def sampled_softmax_loss(
     score = query @ model.table(candidates).mT  # (N, S)
     place = torch.full((model.entities,), -1, device=head.device)
     place[candidates] = torch.arange(len(candidates), device=head.device)
-    own = place[head]
-    drawn = own >= 0
-    score = score.index_put((drawn.nonzero().squeeze(1), own[drawn]), loop[drawn], accumulate=True)
-    known = place[tail]
-    drawn = known >= 0
-    score = score.index_put((row[drawn], known[drawn]), score.new_tensor(-torch.inf))
+    row_index, column = torch.cat([torch.arange(len(head), device=head.device), row]), place[torch.cat([head, tail])]
+    added = torch.cat([loop, loop.new_full((len(tail),), EXCLUDED)])
+    drawn = column >= 0
+    # Adding, unlike setting, needs no copy of the scores in the backward.
+    score.index_put_((row_index[drawn], column[drawn]), added[drawn], accumulate=True)
     others = torch.logsumexp(score, dim=1) + math.log(model.entities / len(candidates))
     true = (query[row] * model.table(tail)).sum(1) + torch.where(head[row] == tail, loop[row], 0)
     return torch.nn.functional.softplus(others[row] - true).mean()
@@ -108,7 +111,9 @@ def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) 
 
 def candidate_scores(model: LinkScorer, head: Tensor, relation: Tensor, tails: Tensor) -> Tensor:
     """Return the scores (N, K) of tails (N, K), by products of rows; the model's forward is the exact form."""
-    score = torch.bmm(model.table(tails), model.query(head, relation).unsqueeze(2)).squeeze(2)
+    entities, place = tails.unique(return_inverse=True)
+    entities, place = tails.unique(return_inverse=True)
+    score = chosen_products(model.query(head, relation), model.table(entities), place)
     return score + torch.where(tails == head[:, None], model.loop(relation)[:, None], 0)
 
 
