@@ -58,7 +58,7 @@ SETTINGS = (
     *("model", "dim", "margin", "std", "epochs", "batch", "candidates", "negatives"),
     *("lr", "map_lr", "shrink", "every", "seed"),
 )
-RADII = (0.0, 12.0)  # of the histograms
+RADII, BINS = (0.0, 12.0), 120  # of the histograms
 
 
 def read(path: Path | None, seed: int) -> tuple[KB, dict[str, Tensor]]:
@@ -139,7 +139,7 @@ def train(model: LinkScorer, known: KnownTails, valid: Tensor, every: KnownTails
             raise RelsimError(f"epoch {epoch + 1}: the training diverged: lower --lr, which is {options.lr:g}")
         if (epoch + 1) % options.every == 0 or epoch + 1 == options.epochs:
             entry |= metrics(rank_tails(model, valid, every).realistic)
-            entry["radii"] = radius_histogram(model.entity.weight, bins=24, range=RADII)[0].long().tolist()
+            entry["radii"] = radius_histogram(model.entity.weight, bins=BINS, range=RADII)[0].long().tolist()
             bar.set_description(f"loss {entry['loss']:.3f}, validation MRR {entry['mrr']:.3f}")
             if entry["mrr"] > state["best"]:
                 state |= {"best": entry["mrr"], "best_epoch": epoch + 1}
@@ -211,20 +211,29 @@ def draw(model: LinkScorer, kb: KB, degree: Tensor, options: argparse.Namespace)
     ranked = [entry for entry in entries if "mrr" in entry]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.plot([e["epoch"] for e in entries], [e["loss"] for e in entries], color="C1")
-    left.set(xlabel="epoch", ylabel="training loss")
+    left.set(xlabel="epoch")
+    left.set_ylabel("training loss", color="C1")
     other = left.twinx()
     other.plot([e["epoch"] for e in ranked], [e["mrr"] for e in ranked], color="C0")
-    other.set(ylabel="validation MRR")
+    other.set_ylabel("validation MRR", color="C0")
     radii = np.array([e["radii"] for e in ranked]).T
     right.imshow(radii, origin="lower", aspect="auto", extent=(0, entries[-1]["epoch"], *RADII), cmap="Blues")
-    right.set(xlabel="epoch", ylabel="radius of the entities")
+    right.set(
+        xlabel="epoch",
+        ylabel="radius of the entities",
+        ylim=(0, (radii.any(1).nonzero()[0].max() + 2) * RADII[1] / BINS),
+    )
     figure.savefig(options.out / "training.png", dpi=120)
+    pyplot.close(figure)
     if isinstance(model, EuclideanHyboNet | EuclideanMuRE):
         return
     plane = principal_plane(model.entity.weight.detach())
     named = degree.topk(min(60, len(plane))).indices.tolist()
-    axes = poincare_disk(plane, labels={i: kb.entities[i] for i in named}, size=4, color=(degree + 1).log())
+    axes = poincare_disk(
+        plane, labels={i: kb.entities[i] for i in named}, size=max(3, 30 - 0.01 * len(plane)), color=(degree + 1).log()
+    )
     axes.figure.savefig(options.out / "disk.png", dpi=120, bbox_inches="tight")
+    pyplot.close(axes.figure)
 
 
 def arguments() -> argparse.Namespace:
@@ -234,13 +243,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="a knowledge base; the bundled Nations by default")
     parser.add_argument("--model", choices=MODELS, default="hybonet")
     parser.add_argument("--dim", type=int, default=16, help="space coordinates of an entity")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=64, help="distinct queries (head, relation) of a step")
     parser.add_argument("--candidates", type=int, default=0, help="tails of the softmax, shared by a batch; 0: all")
     parser.add_argument("--negatives", type=int, default=0, help="train as the paper, with so many for each fact")
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate of the entities")
     parser.add_argument("--map-lr", type=float, default=0.005, help="of everything else")
-    parser.add_argument("--shrink", type=float, default=0.02, help="weight of the penalty on distances from the origin")
+    parser.add_argument("--shrink", type=float, default=0.1, help="weight of the penalty on radii")
     parser.add_argument("--std", type=float, default=1e-3, help="of the entities' coordinates at the start")
     parser.add_argument("--margin", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5, help="epochs between validations")

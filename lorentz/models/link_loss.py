@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lorentz.evaluation import KnownTails, Pairs
+from lorentz.models._partition import changed_logsumexp
 from lorentz.models._products import chosen_products
 from lorentz.models.link_scorer import LinkScorer
 from lorentz_kernels.linear_logsumexp import linear_logsumexp
@@ -55,15 +56,13 @@ def sampled_softmax_loss(
     """
     row, tail = answers
     query, loop = model.query(head, relation), model.loop(relation)
-    score = query @ model.table(candidates).mT  # (N, S)
     place = torch.full((model.entities,), -1, device=head.device)
     place[candidates] = torch.arange(len(candidates), device=head.device)
-    row_index, column = torch.cat([torch.arange(len(head), device=head.device), row]), place[torch.cat([head, tail])]
+    queries, column = torch.cat([torch.arange(len(head), device=head.device), row]), place[torch.cat([head, tail])]
     added = torch.cat([loop, loop.new_full((len(tail),), EXCLUDED)])
     drawn = column >= 0
-    # Adding, unlike setting, needs no copy of the scores in the backward.
-    score.index_put_((row_index[drawn], column[drawn]), added[drawn], accumulate=True)
-    others = torch.logsumexp(score, dim=1) + math.log(model.entities / len(candidates))
+    others = changed_logsumexp(query, model.table(candidates), queries[drawn], column[drawn], added[drawn])
+    others = others + math.log(model.entities / len(candidates))
     true = (query[row] * model.table(tail)).sum(1) + torch.where(head[row] == tail, loop[row], 0)
     return torch.nn.functional.softplus(others[row] - true).mean()
 
