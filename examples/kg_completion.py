@@ -83,11 +83,10 @@ def batches(known: KnownTails, options: argparse.Namespace, epoch: int) -> Itera
 def loss_of(model: LinkScorer, known: KnownTails, index: Tensor, options: argparse.Namespace) -> Tensor:
     """Return the loss of the queries `index` of training: sampled softmax, or the paper's with `--negatives`."""
     head, relation, answers = known.head[index], known.relation[index], known.at(index)
+    candidates = torch.randperm(model.entities)[: options.candidates or None].to(head.device)
     if options.negatives:
         facts = torch.stack([head[answers.row], relation[answers.row], answers.tail], dim=1)
-        return negative_sampling_loss(model, facts, draw_negatives(facts, options.negatives, known))
-    count = options.candidates or model.entities
-    candidates = torch.randperm(model.entities)[:count].to(head.device)
+        return negative_sampling_loss(model, facts, draw_negatives(facts, options.negatives, known, pool=candidates))
     loss = sampled_softmax_loss(model, head, relation, answers, candidates)
     return loss + options.shrink * radius_penalty(model, head, relation, answers) if options.shrink else loss
 
@@ -245,7 +244,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=16, help="space coordinates of an entity")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=64, help="distinct queries (head, relation) of a step")
-    parser.add_argument("--candidates", type=int, default=0, help="tails of the softmax, shared by a batch; 0: all")
+    parser.add_argument("--candidates", type=int, default=0, help="tails that a batch draws from; 0: all")
     parser.add_argument("--negatives", type=int, default=0, help="train as the paper, with so many for each fact")
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate of the entities")
     parser.add_argument("--map-lr", type=float, default=0.005, help="of everything else")

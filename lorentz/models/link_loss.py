@@ -116,20 +116,33 @@ def candidate_scores(model: LinkScorer, head: Tensor, relation: Tensor, tails: T
     return score + torch.where(tails == head[:, None], model.loop(relation)[:, None], 0)
 
 
-def draw_negatives(facts: Tensor, count: int, known: KnownTails, *, rounds: int = 8) -> Tensor:
+def draw_negatives(
+    facts: Tensor, count: int, known: KnownTails, *, pool: Tensor | None = None, rounds: int = 8
+) -> Tensor:
     """Return tails (N, count) drawn uniformly from those that are not known for the (h, r) of each fact (N, 3).
 
     A tail that is known is drawn again, `rounds` times at most: what an entity of too many facts is then left with is
     kept. Give the facts of training only: those of validation and test would tell the model where they are.
+
+    Args:
+        facts: (N, 3).
+        count: negatives of each.
+        known: the facts of training.
+        pool: entities to draw from, by default all. One drawn anew for each batch leaves a step fewer rows to touch.
+        rounds: see above.
     """
     head, relation = (facts[:, k, None].expand(-1, count) for k in (0, 1))
-    tails = torch.randint(known.entities, head.shape, device=facts.device)
+    size = known.entities if pool is None else len(pool)
+
+    def draw(*shape: int) -> Tensor:
+        place = torch.randint(size, shape, device=facts.device)
+        return place if pool is None else pool[place]
+
+    tails = draw(*head.shape)
     wrong = known.holds(head, relation, tails)
     for _ in range(rounds):
         if not bool(wrong.any()):
             break
-        fresh = torch.randint(known.entities, (int(wrong.sum()),), device=facts.device)
-        tails[wrong] = fresh
-        again = known.holds(head[wrong], relation[wrong], fresh)
-        wrong[wrong.clone()] = again
+        tails[wrong] = draw(int(wrong.sum()))
+        wrong[wrong.clone()] = known.holds(head[wrong], relation[wrong], tails[wrong])
     return tails

@@ -109,6 +109,13 @@ def test_negatives_are_uniform_over_what_training_does_not_know() -> None:
         assert (count[unknown] - expected).abs().max() < 5 * math.sqrt(expected)
 
 
+def test_negatives_from_a_pool_stay_in_it() -> None:
+    drawn = draw_negatives(FACTS[:1], 6000, KnownTails(FACTS, E), pool=torch.tensor([2, 3, 9]), rounds=40)
+    count = drawn.flatten().bincount(minlength=E)
+    assert count.nonzero().flatten().tolist() == [3, 9]  # 2 is known
+    assert abs(count[3].item() - 3000) < 5 * math.sqrt(1500)
+
+
 def test_an_entity_with_every_tail_known_still_gets_negatives() -> None:
     facts = torch.tensor([[0, 0, t] for t in range(E)])
     assert draw_negatives(facts, 3, KnownTails(facts, E)).shape == (E, 3)
