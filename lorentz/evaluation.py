@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-SCORES = 1 << 24
-"""Scores that a chunk of queries may hold at once: 64 MiB in float32."""
+SCORES = 1 << 20
+"""Scores that a chunk of queries may hold at once: 4 MiB in float32, measured best of 2**18 to 2**24."""
 
 
 class Scorer(Protocol):
@@ -221,20 +221,30 @@ def rank_tails(model: Scorer, facts: Tensor, known: KnownTails, *, scores: int =
         chunk = slice(first, first + step)
         head, relation = queries.head[chunk], queries.relation[chunk]
         score = all_scores(model, head, relation, table)
+        least, most = torch.finfo(score.dtype).min, torch.finfo(score.dtype).max
         low, high = torch.searchsorted(group, torch.tensor([first, first + step], device=group.device)).tolist()
         rows = torch.arange(low, high, device=facts.device).split(step)
         places = [(group[r] - first, facts[order[r]]) for r in rows]
-        true = [score[row, fact[:, 2]].nan_to_num(-torch.inf, torch.inf, -torch.inf) for row, fact in places]
-        score.nan_to_num_(torch.inf, torch.inf, -torch.inf)
-        score[known.of(head, relation)] = torch.nan  # neither above nor a tie
+        true = [score[row, fact[:, 2]].nan_to_num(least / 2, most, least / 2) for row, fact in places]
+        score.nan_to_num_(most, most, least / 2)
+        score[known.of(head, relation)] = least
         for r, (row, fact), s in zip(rows, places, true, strict=True):
-            score[row, fact[:, 2]] = torch.nan  # the tail itself, should `known` lack it
-            candidates, s = score[row], s[:, None]
-            own = candidates.gather(1, fact[:, :1])
-            parts = ((candidates > s).sum(1), (candidates == s).sum(1), (own > s) + (own == s) / 2)
-            counts[:, order[r]] = torch.stack([p.flatten().double() for p in parts])
+            score[row, fact[:, 2]] = least  # the tail itself, should `known` lack it
+            sign = score[row].sub_(s[:, None]).sign_()
+            own = (sign.gather(1, fact[:, :1])[:, 0] + 1) / 2
+            counts[:, order[r]] = torch.stack([*_above_and_ties(sign), own]).double()
     above, ties, head_above = counts
     return Ranking(facts, above.long(), ties.long(), head_above)
+
+
+def _above_and_ties(sign: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many signs (N, E) are 1 and how many 0, (N,): sums of floats take a fifth of the time of comparisons.
+
+    They are exact up to 2**24 entities in float32.
+    """
+    exact = torch.float32 if sign.shape[1] < 1 << 24 else torch.float64
+    difference, unequal = sign.sum(1, dtype=exact), torch.linalg.vecdot(sign.to(exact), sign.to(exact))
+    return (unequal + difference) / 2, sign.shape[1] - unequal
 
 
 def all_scores(model: Scorer, head: Tensor, relation: Tensor, table: Tensor | None = None) -> Tensor:
