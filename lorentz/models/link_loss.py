@@ -68,7 +68,7 @@ def sampled_softmax_loss(
 
 
 def radius_penalty(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
-    r"""Return the mean over facts of :math:`\tau_r\,(d(0, f_r(h))^{3/2} + d(0, t)^{3/2})`.
+    r"""Return the mean over facts of :math:`\tau_r\,(d(0, f_r(h))^2 + d(0, t)^2)`.
 
     An entity counts as often as it has facts. Without it a softmax learns the training facts by heart; with it scores
     sharpen late, by a larger tau, when entities have found their places.
@@ -78,13 +78,13 @@ def radius_penalty(model: LinkScorer, head: Tensor, relation: Tensor, answers: P
         head, relation: queries (N,).
         answers: all their tails in training, `KnownTails.at`.
 
-    Source: after Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018, whose cube of
-    a norm d^(3/2) is in flat space.
+    Source: after Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018, for the
+    weighting by facts; in flat space theirs is the cube of a norm, this the fourth power.
     """
     row, tail = answers
     origin = model.entity.weight.new_zeros(1, model.dim)
-    of_query = model.distance(model.move(model.entity(head), relation), origin) ** 1.5
-    of_tail = model.distance(model.entity(tail), origin) ** 1.5
+    of_query = model.distance(model.move(model.entity(head), relation), origin).square()
+    of_tail = model.distance(model.entity(tail), origin).square()
     tau = model.log_scale[relation].exp()
     return (tau[row] * (of_query[row] + of_tail)).mean()
 

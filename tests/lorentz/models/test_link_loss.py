@@ -137,7 +137,7 @@ def test_the_penalty_is_a_sum_over_facts(cls: type[LinkScorer]) -> None:
     for h, r, t in FACTS.tolist():
         moved, tail = model.move(model.entity.weight[h][None], torch.tensor([r]))[0], model.entity.weight[t]
         tau = model.log_scale[r].exp()
-        terms.append(tau * (distance(moved) ** 1.5 + distance(tail) ** 1.5))
+        terms.append(tau * (distance(moved) ** 2 + distance(tail) ** 2))
     penalty = radius_penalty(model, known.head, known.relation, known.at(torch.arange(len(known))))
     torch.testing.assert_close(penalty, torch.stack(terms).mean(), rtol=1e-9, atol=1e-9)
     gradients(model, penalty, torch.stack(terms).mean(), unused={"bias.weight", "loop_weight"})
