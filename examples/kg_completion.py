@@ -105,6 +105,25 @@ def schedule(step: float, options: argparse.Namespace) -> float:
     return min(1.0, step) * (1 + math.cos(math.pi * step / options.epochs)) / 2
 
 
+def train_epoch(
+    model: LinkScorer, optimiser: RiemannianAdam, known: KnownTails, epoch: int, options: argparse.Namespace
+) -> float:
+    """Take a step for each batch of queries; return the mean loss."""
+    losses, steps = [], -(-len(known) // options.batch)
+    for k, index in enumerate(batches(known, options, epoch)):
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * schedule(epoch + (k + 1) / steps, options)
+        optimiser.zero_grad()
+        loss = loss_of(model, known, index, options)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    mean = torch.stack(losses).mean().item()
+    if not math.isfinite(mean):
+        raise RelsimError(f"epoch {epoch + 1}: the training diverged: lower --lr, which is {options.lr:g}")
+    return mean
+
+
 def train(model: LinkScorer, known: KnownTails, valid: Tensor, every: KnownTails, options: argparse.Namespace) -> None:
     """Fit the model; keep that of the best validation MRR in `best.pt`, and the state of the last epoch."""
     optimiser, state = optimiser_of(model, options), {"epoch": 0, "best": 0.0, "best_epoch": 0, "cpu_s": 0.0}
@@ -123,19 +142,8 @@ def train(model: LinkScorer, known: KnownTails, valid: Tensor, every: KnownTails
     hidden = None if options.progress is None else not options.progress
     bar = tqdm(range(state["epoch"], options.epochs), initial=state["epoch"], total=options.epochs, disable=hidden)
     for epoch in bar:
-        start, losses = time.process_time(), []
-        steps = -(-len(known) // options.batch)
-        for k, index in enumerate(batches(known, options, epoch)):
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * schedule(epoch + (k + 1) / steps, options)
-            optimiser.zero_grad()
-            loss = loss_of(model, known, index, options)
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())
-        entry = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item()}
-        if not math.isfinite(entry["loss"]):
-            raise RelsimError(f"epoch {epoch + 1}: the training diverged: lower --lr, which is {options.lr:g}")
+        start = time.process_time()
+        entry = {"epoch": epoch + 1, "loss": train_epoch(model, optimiser, known, epoch, options)}
         if (epoch + 1) % options.every == 0 or epoch + 1 == options.epochs:
             entry |= metrics(rank_tails(model, valid, every).realistic)
             entry["radii"] = radius_histogram(model.entity.weight, bins=BINS, range=RADII)[0].long().tolist()
