@@ -125,12 +125,12 @@ class LorentzScorer(LinkScorer):
         return LF.sqdist(x, y)
 
     def lift(self, x: Tensor) -> Tensor:
-        """Return the point and its time, (x, x0)."""
-        return torch.cat([x, LF.time(x, keepdim=True)], dim=-1)
+        """Return (x, x0 - 1), the second without cancellation, since near the origin all times are nearly 1."""
+        return torch.cat([x, _time_above_one(x)], dim=-1)
 
     def dual(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (2 y, -2 y0) and -2: the distance is -2 - 2 (y . x - y0 x0)."""
-        return torch.cat([2 * y, -2 * LF.time(y, keepdim=True)], dim=-1), y.new_full((*y.shape[:-1], 1), -2.0)
+        """Return (2 y, -2 y0) and 2 (y0 - 1): the distance is 2 (y0 - 1) - 2 y . x + 2 y0 (x0 - 1)."""
+        return torch.cat([2 * y, -2 * LF.time(y, keepdim=True)], dim=-1), 2 * _time_above_one(y)
 
 
 class EuclideanScorer(LinkScorer):
@@ -152,3 +152,8 @@ class EuclideanScorer(LinkScorer):
     def dual(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return (2 y, -1) and |y|^2: the distance is |y|^2 - 2 y . x + |x|^2."""
         return torch.cat([2 * y, y.new_full((*y.shape[:-1], 1), -1.0)], dim=-1), y.square().sum(-1, keepdim=True)
+
+
+def _time_above_one(x: Tensor) -> Tensor:
+    """Return x0 - 1, (..., 1)."""
+    return x.square().sum(-1, keepdim=True) / (1 + LF.time(x, keepdim=True))

@@ -133,6 +133,18 @@ def test_relations_are_the_identity_at_the_start(cls: type[LinkScorer]) -> None:
         torch.testing.assert_close(model.move(x, torch.full((E,), r)), x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("std", [1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("cls", [HyboNet, EuclideanHyboNet])
+def test_float32_products_resolve_neighbours_near_the_origin(cls: type[LinkScorer], std: float) -> None:
+    model = cls(100, 1, N, std=std)
+    exact = copy.deepcopy(model).double()
+    head, relation = torch.arange(100), torch.zeros(100, dtype=torch.int64)
+    products = (model.query(head, relation) @ model.table().mT).double()
+    truth = exact(head, relation, torch.arange(100).expand(100, 100))
+    truth = truth - torch.diag(exact.loop(relation))
+    assert (products - truth).abs().max() < 1e-6 * truth.abs().max()
+
+
 def test_rotation_and_boost_preserve_distances() -> None:
     model = randomised(LorentzRotH)
     x = model.entity.weight.detach()
