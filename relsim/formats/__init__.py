@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relsim.formats import ntriples, openke, table
+from relsim.formats import ntriples, openke, oxigraph, table, tsv
 from relsim.formats.base import Batch, Format
 
-FILES: tuple[Format, ...] = (table.TSV, table.CSV, ntriples.FORMAT)
+FILES: tuple[Format, ...] = (tsv.FORMAT, table.FORMAT, ntriples.FORMAT, ntriples.QUADS, *oxigraph.FORMATS)
 FOLDERS: tuple[Format, ...] = (openke.FORMAT,)
 FORMATS: dict[str, Format] = {known.name: known for known in (*FILES, *FOLDERS)}
 
