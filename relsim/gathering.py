@@ -12,9 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from relsim.formats import Batch
+from relsim.formats.narrow import as_dictionary, compact
 from relsim.kb import SPLITS, Triples
 from relsim.labels import Labels
-from relsim.merging import Columns, merged
+from relsim.merging import Columns, Facts, merged
 from relsim.numbering import Numbering
 from relsim.spool import Scratch, Spool
 from relsim.vocabulary import Vocabulary, vocabulary
@@ -48,11 +49,11 @@ class Gathering:
         """Take the facts of a batch whose relations are admitted."""
         self.skipped.update({reason: n for reason, n in batch.skipped.items() if n})
         self._present.add(SPLITS.index(batch.split))
-        head, relation, tail = (_encoded(column) for column in (batch.head, batch.relation, batch.tail))
+        head, relation, tail = (as_dictionary(column) for column in (batch.head, batch.relation, batch.tail))
         if self._predicates:
-            kept = pa.array(self._admits(relation))
-            self.skipped.update({OTHER_PREDICATE: n} if (n := len(kept) - kept.true_count) else {})
-            head, relation, tail = (_compact(column.filter(kept)) for column in (head, relation, tail))
+            kept = self._admits(relation)
+            self.skipped.update({OTHER_PREDICATE: n} if (n := int(np.count_nonzero(~kept))) else {})
+            head, relation, tail = (compact(column, kept) for column in (head, relation, tail))
         entities, (heads, tails) = _first_first(head, tail)
         relations, (kinds,) = _first_first(relation)
         for names, unused in zip((entities, relations), self._unused, strict=True):
@@ -78,15 +79,16 @@ class Gathering:
         """Yield blocks of merged facts with their splits, which come one after another, each sorted throughout."""
         kinds = len(relations)
 
-        def numbered() -> Iterator[Columns]:
+        def numbered(step: int) -> Iterator[Columns]:
             for run, batch in zip(self._runs, self._facts, strict=True):
-                head, relation, tail = (batch[name].to_numpy() for name in ("head", "relation", "tail"))
+                head, relation, tail = (batch[name].to_numpy()[::step] for name in ("head", "relation", "tail"))
                 # facts of one split stand together where it is a part of the number that is sorted first
                 kind = relations.number[run.relation + relation].astype(np.int64) + run.split * kinds
                 heads, tails = (entities.number[run.entity + column].astype(np.int64) for column in (head, tail))
                 yield heads, kind, tails
 
-        for block in merged(numbered, self._facts.rows, len(entities), self._scratch):
+        facts = Facts(numbered, self._facts.rows, len(entities), kinds * len(SPLITS))
+        for block in merged(facts, self._scratch):
             for index, split in enumerate(SPLITS):
                 start, end = np.searchsorted(block.relation, [index * kinds, (index + 1) * kinds])
                 if end > start:
@@ -120,14 +122,18 @@ def _first_first(*columns: pa.DictionaryArray) -> tuple[_Names, list[NDArray[np.
     """
     codes = [column.indices.to_numpy() for column in columns]
     sizes = [len(column.dictionary) for column in columns]
-    first = np.concatenate([_first_rows(*pair) * len(columns) + k for k, pair in enumerate(zip(codes, sizes, strict=True))])
+    first = np.concatenate(
+        [_first_rows(*pair) * len(columns) + k for k, pair in enumerate(zip(codes, sizes, strict=True))]
+    )
     order = np.argsort(first, kind="stable")
     number = np.empty(len(first), np.int32)
     number[order] = np.arange(len(first), dtype=np.int32)
     names = pa.concat_arrays([column.dictionary for column in columns]).take(pa.array(order))
     used = int(np.count_nonzero(first < _NEVER))
     starts = np.cumsum([0, *sizes])
-    return _Names(names[:used], names[used:]), [number[start + code] for start, code in zip(starts, codes, strict=False)]
+    return _Names(names[:used], names[used:]), [
+        number[start + code] for start, code in zip(starts, codes, strict=False)
+    ]
 
 
 def _first_rows(codes: NDArray[np.int32], size: int) -> NDArray[np.int64]:
@@ -139,12 +145,3 @@ def _first_rows(codes: NDArray[np.int32], size: int) -> NDArray[np.int64]:
     first = np.full(size, _NEVER)
     first[codes[::-1]] = np.arange(len(codes))[::-1]  # of several assignments the last stands
     return first
-
-
-def _encoded(names: pa.Array) -> pa.DictionaryArray:
-    return names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
-
-
-def _compact(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Drop from a dictionary the names that no row uses."""
-    return column.dictionary_decode().dictionary_encode()

@@ -83,8 +83,10 @@ def ingest(path: str | Path | Dump, **wanted: Any) -> KB:
             parts[split].append(block)
         splits = {split: _joined(blocks) for split, blocks in parts.items()}
         _check(splits.get("train", ()), dump, found)
-        names = (Names(pa.chunked_array(parts, pa.string())) for parts in (found.entities(), found.relations()))
-        return KB(*names, splits, str(dump.path), dict(found.skipped))
+        entities, relations = (
+            Names(pa.chunked_array(names(), pa.string())) for names in (found.entities, found.relations)
+        )
+        return KB(entities, relations, splits, str(dump.path), dict(found.skipped))
 
 
 def ingest_into(kb: str | Path, path: str | Path | Dump, **wanted: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Triples:
         relation_, head_, tail_ = (np.asarray(column, dtype=np.int64) for column in (relation, head, tail))
         sizes = [int(column.max(initial=0)) + 1 for column in (relation_, head_, tail_)]
         if count is None and _packs(sizes, relation_, head_, tail_):
-            return cls._from_keys((relation_ * sizes[1] + head_) * sizes[2] + tail_, sizes[1], sizes[2])
+            return cls.from_keys(np.sort((relation_ * sizes[1] + head_) * sizes[2] + tail_), sizes[1], sizes[2])
         weight = np.ones(len(head_), np.int64) if count is None else np.asarray(count, dtype=np.int64)
         order, first = _sorting(relation_, head_, tail_)
         starts = np.flatnonzero(first)
@@ -49,9 +49,11 @@ class Triples:
         return cls(head_[rows], relation_[rows], tail_[rows], total)
 
     @classmethod
-    def _from_keys(cls, key: NDArray[np.int64], heads: int, tails: int) -> Triples:
-        """Merge equal rows, each given as one number; sorting these is three times faster than sorting rows by them."""
-        key.sort()
+    def from_keys(cls, key: NDArray[np.int64], heads: int, tails: int) -> Triples:
+        """Merge equal facts, each given as `(relation * heads + head) * tails + tail`, in ascending order.
+
+        Numbers sort three times faster than rows do.
+        """
         starts = np.flatnonzero(np.diff(key, prepend=key[:1] - 1))
         count = np.diff(starts, append=len(key))
         pair, tail = np.divmod(key[starts], tails)
@@ -193,9 +195,7 @@ class KB:
         splits = {name: _split(triples, name) for name in manifest["splits"] if name in SPLITS}
         for part in splits.values():
             if not part.inside(len(entities), len(relations)):
-                raise RelsimError(
-                    f"{folder / 'triples.parquet'}: damaged (ids out of range): run `relsim ingest` again"
-                )
+                raise RelsimError(f"{folder}: damaged (ids out of range): run `relsim ingest` again")
         return cls(entities, relations, splits, manifest["source"], manifest["skipped"])
 
     @classmethod

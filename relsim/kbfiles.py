@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 COLUMNS = ("head", "relation", "tail", "count")
 _NAMES = pa.schema({"name": pa.string()})
-_FACTS = pa.schema({**dict.fromkeys(COLUMNS, pa.int64()), "split": pa.string()})
+_FACTS = pa.schema({**dict.fromkeys(COLUMNS, pa.int64()), "split": pa.dictionary(pa.int8(), pa.string())})
 _TABLES = {"entities": _NAMES, "relations": _NAMES, "triples": _FACTS}
 _FIELDS = {"source": str, "skipped": dict, "splits": list, "sha256": dict}
 _ROWS = 1 << 20  # in a row group
@@ -44,8 +45,9 @@ def write_facts(file: Path, parts: Iterable[tuple[str, Mapping[str, Any]]]) -> N
     )
     with writer:
         for split, columns in parts:
-            size = len(columns["head"])
-            table = pa.table({**columns, "split": pa.repeat(pa.scalar(split, pa.string()), size)}, schema=_FACTS)
+            all_first = pa.array(np.zeros(len(columns["head"]), np.int8))
+            splits = pa.DictionaryArray.from_arrays(all_first, pa.array([split], pa.string()))
+            table = pa.table({**columns, "split": splits}, schema=_FACTS)
             writer.write_table(table, row_group_size=_ROWS)
 
 

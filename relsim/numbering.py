@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from relsim.spool import Scratch, Spool
 
-PART = 64 << 20  # bytes of names hashed at a time
+PART = 128 << 20  # bytes of names hashed at a time
 _PARTS = 256
 _SCATTER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -38,13 +38,12 @@ class Numbering:
         self._runs.append(name=names)
         return place
 
-    def first_places(self) -> NDArray[np.int64]:
+    def first_places(self) -> NDArray[np.int32] | NDArray[np.int64]:
         """Return, for each place, the first place of the same name."""
-        first = np.empty(self.size, np.int64)
+        first = np.empty(self.size, np.int32 if self.size <= np.iinfo(np.int32).max else np.int64)
         for place, names in self._parts():
             codes = names.dictionary_encode().indices.to_numpy()
-            lead = np.empty(len(codes), np.int64)
-            lead[codes[::-1]] = place[::-1]  # of several assignments the last stands
+            lead = place[np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))]  # where codes are new
             first[place] = lead[codes]
         return first
 

@@ -11,6 +11,7 @@ from types import TracebackType
 import pyarrow as pa
 
 BUDGET = 64 << 20  # bytes that a spool keeps in memory
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")  # names that begin alike halve, and the disk is slower
 
 
 class Scratch:
@@ -57,7 +58,7 @@ class Spool:
             return
         if self._writer is None:
             self._path = self._scratch.file()
-            self._writer = pa.ipc.new_stream(self._path, batch.schema)
+            self._writer = pa.ipc.new_stream(self._path, batch.schema, options=_OPTIONS)
             for held in self._held:
                 self._writer.write_batch(held)
             self._held = []

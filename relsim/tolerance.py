@@ -24,9 +24,7 @@ class Tolerance:
             RelsimError: `share` is not a share.
         """
         if not 0 <= share <= 1:
-            raise RelsimError(
-                f"bad_lines {share}: expected a share of the lines: 0 for none, 0.01 for one in a hundred"
-            )
+            raise RelsimError(f"bad_lines {share}: expected a share, 0 for none, 0.01 for one line in a hundred")
         self._share, self._warn = share, warn
         self._first: str | None = None
         self._untold: list[str] = []

@@ -56,10 +56,11 @@ def vocabulary(numbering: Numbering, labels: Labels | None = None) -> Vocabulary
         for names in labels.names():
             numbering.add(names)
     first = numbering.first_places()
-    is_first = (first == np.arange(len(first))) & (np.arange(len(first)) < size)
+    is_first = first == np.arange(len(first), dtype=first.dtype)
+    is_first[size:] = False
     if np.count_nonzero(is_first) > MOST:
         raise RelsimError(f"more than {MOST:,} names: choose fewer facts, with --predicate, say")
-    number = np.where(is_first, np.cumsum(is_first) - 1, MOST).astype(np.int32)[first]
+    number = np.where(is_first, np.cumsum(is_first, dtype=np.int32) - np.int32(1), np.int32(MOST))[first]
     known = Vocabulary(numbering, number, is_first)
     return known if labels is None else Vocabulary(numbering, number, is_first, _labels(known, labels, number[size:]))
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relsim.formats import ntriples, openke, oxigraph, table, tsv
+from relsim.formats import dumps, jsonlines, kgtk, ntriples, openke, oxigraph, parquet, table, tsv
 from relsim.formats.base import Batch, Format
 
-FILES: tuple[Format, ...] = (tsv.FORMAT, table.FORMAT, ntriples.FORMAT, ntriples.QUADS, *oxigraph.FORMATS)
+FILES: tuple[Format, ...] = (
+    *dumps.FORMATS,  # the first that recognises a file reads it
+    tsv.FORMAT,
+    table.FORMAT,
+    ntriples.FORMAT,
+    ntriples.QUADS,
+    *oxigraph.FORMATS,
+    kgtk.FORMAT,
+    parquet.FORMAT,
+    jsonlines.WIKIDATA,
+    jsonlines.OPENIE,
+)
 FOLDERS: tuple[Format, ...] = (openke.FORMAT,)
 FORMATS: dict[str, Format] = {known.name: known for known in (*FILES, *FOLDERS)}
 

@@ -14,6 +14,7 @@ from relsim.formats.base import BadLine
 from relsim.formats.stream import MARK
 
 BLOCK = 32 << 20  # bytes read at a time
+_FIRST = 1 << 18  # bytes read at first, so that a small file costs little
 LONGEST = 32 << 20  # bytes of a line; a longer one is a bad line, so that it cannot fill the memory
 _LF, _CR, _SPACE = b"\n\r "
 
@@ -21,9 +22,9 @@ Places = NDArray[np.int64]
 
 
 class Stream(Protocol):
-    """What can be read: at most `size` bytes at a time, none at the end."""
+    """What can be read into a buffer: up to its length at a time, and zero bytes at the end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def readinto(self, buffer: memoryview, /) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class Lines:
     """Some lines: line i is `data[start[i]:end[i]]`, without its end, and is number `first + i` of the stream.
 
     `white` has the places of all bytes up to the space, which a line break is among, and `byte` what stands there.
-    `overlong` has the numbers of lines that were passed over because they are longer than `LONGEST`.
+    `overlong` has the numbers of lines that were passed over because they are longer than `LONGEST`. All of it is good
+    until the next block is asked for.
     """
 
-    data: bytes
+    data: bytes | bytearray
     start: Places
     end: Places
     white: Places
@@ -46,7 +48,7 @@ class Lines:
         return len(self.start) + len(self.overlong)
 
     def line(self, index: int) -> bytes:
-        return self.data[self.start[index] : self.end[index]]
+        return bytes(self.data[self.start[index] : self.end[index]])
 
     def separators(self, wanted: NDArray[np.bool_]) -> tuple[Places, Places, Places]:
         """Return the places of the `wanted` of `white`, and for each line which of them is its first, and its count."""
@@ -60,22 +62,31 @@ class Lines:
 def blocks(stream: Stream, size: int | None = None) -> Iterator[Lines]:
     """Yield the lines of `stream`, `size` bytes at a time. They end in LF or CR LF; a byte-order mark is dropped."""
     size = size or BLOCK
-    number, rest = 1, _without_mark(stream)
-    while read := stream.read(size):
-        data = rest + read
-        cut = data.rfind(b"\n") + 1
+    data = bytearray(max(min(size, _FIRST), len(MARK)))
+    number, held, at_start = 1, 0, True
+    while read := _fill(stream, data, held):
+        held += read
+        full = held == len(data)
+        if at_start and data.startswith(MARK):
+            data[:held] = data[len(MARK) : held] + bytes(len(MARK))
+            held -= len(MARK)
+        at_start = False
+        cut = data.rfind(b"\n", 0, held) + 1
         if cut:
             lines = _split(data, cut, number)
             yield lines
             number += len(lines)
-        rest = data[cut:]
-        if len(rest) > LONGEST:
-            rest = _after_the_line(stream, size)
+            data[: held - cut] = data[cut:held]
+            held -= cut
+        elif held > LONGEST:
+            held = _pass_over(stream, data)
             none = np.zeros(0, np.int64)
             yield Lines(b"", none, none, none, none.astype(np.uint8), number, [number])
             number += 1
-    if rest:
-        yield _split(rest, len(rest), number)
+        if held == len(data) or (full and len(data) < size):
+            data = data + bytes(max(size - len(data), len(data)))
+    if held:
+        yield _split(data, held, number)
 
 
 def overlong(lines: Lines) -> list[BadLine]:
@@ -83,7 +94,7 @@ def overlong(lines: Lines) -> list[BadLine]:
     return [BadLine(n, f"longer than {LONGEST:,} bytes: is it a file of this format?") for n in lines.overlong]
 
 
-def spans(data: bytes, start: Places, end: Places) -> pa.BinaryArray:
+def spans(data: bytes | bytearray, start: Places, end: Places) -> pa.BinaryArray:
     """Return the pieces `data[start[i]:end[i]]` as an array; they must be in order and must not overlap."""
     offsets = np.empty(2 * len(start), np.int32)
     offsets[::2], offsets[1::2] = start, end
@@ -103,7 +114,7 @@ def as_text(values: pa.BinaryArray) -> pa.StringArray:
         return pa.array([_decoded(value) for value in values.to_pylist()], pa.string())
 
 
-def _split(data: bytes, size: int, number: int) -> Lines:
+def _split(data: bytearray, size: int, number: int) -> Lines:
     text = np.frombuffer(data, np.uint8, size)
     white = np.flatnonzero(text <= _SPACE)  # one pass for all that divides lines and their parts
     byte = text[white]
@@ -117,19 +128,23 @@ def _split(data: bytes, size: int, number: int) -> Lines:
     return Lines(data, start, end, white, byte, number)
 
 
-def _without_mark(stream: Stream) -> bytes:
-    head = b""
-    while len(head) < len(MARK) and (read := stream.read(len(MARK) - len(head))):
-        head += read
-    return head.removeprefix(MARK)
+def _fill(stream: Stream, data: bytearray, start: int) -> int:
+    """Read from `stream` to `data[start:]` until it is full or the stream is at its end; return the bytes read."""
+    end = start
+    with memoryview(data) as view:
+        while end < len(data) and (read := stream.readinto(view[end:])):
+            end += read
+    return end - start
 
 
-def _after_the_line(stream: Stream, size: int) -> bytes:
-    while read := stream.read(size):
-        _, end, rest = read.partition(b"\n")
-        if end:
-            return rest
-    return b""
+def _pass_over(stream: Stream, data: bytearray) -> int:
+    """Read to the end of a line; return how many bytes of the next lines are in `data` then."""
+    while held := _fill(stream, data, 0):
+        cut = data.find(b"\n", 0, held) + 1
+        if cut:
+            data[: held - cut] = data[cut:held]
+            return held - cut
+    return 0
 
 
 def _decoded(value: bytes) -> str | None:

@@ -69,7 +69,8 @@ def _batch(lines: Lines, separators: int) -> Batch:
         columns = zip(*slow.facts, strict=True)
         terms = [_joined(fast, pa.array(new, pa.string()), order) for fast, new in zip(terms, columns, strict=True)]
     skipped = slow.skipped + Counter({"literal": len(literals)})
-    return Batch(*terms, skipped=skipped, lines=len(lines), bad=slow.bad + overlong(lines))
+    head, relation, tail = terms
+    return Batch(head, relation, tail, skipped=skipped, lines=len(lines), bad=slow.bad + overlong(lines))
 
 
 def _separators(lines: Lines) -> tuple[list[Places], Places]:

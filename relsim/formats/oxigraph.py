@@ -54,7 +54,8 @@ def _batch(block: list[Any]) -> Batch:
         else:
             facts.append((name_of(quad.subject), quad.predicate.value, name_of(quad.object)))
     columns = zip(*facts, strict=True) if facts else ((), (), ())
-    return Batch(*(pa.array(column, pa.string()) for column in columns), skipped=skipped, lines=len(block))
+    head, relation, tail = (pa.array(column, pa.string()) for column in columns)
+    return Batch(head, relation, tail, skipped=skipped, lines=len(block))
 
 
 def pyoxigraph() -> Any:

@@ -32,7 +32,7 @@ def open_bytes(path: Path) -> pa.NativeFile:
         return pa.input_stream(path, compression=COMPRESSION.get(path.suffix.lower()))
     source = sys.stdin.buffer
     if not isinstance(source, io.BufferedReader):
-        source = io.BufferedReader(source)  # type: ignore[type-var]
+        source = io.BufferedReader(source)
     start = source.peek(4)
     kind = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
     return pa.input_stream(pa.PythonFile(source, "r"), compression=kind)

@@ -35,7 +35,7 @@ def read(path: Path, columns: str) -> Iterator[Batch]:
                 if any(_spoilt(column) for column in names):
                     raise _fault(file, path, columns, "an empty name")
                 rows += len(record)
-                yield Batch(*names, lines=len(record))
+                yield Batch(names[0], names[1], names[2], lines=len(record))
         except pa.ArrowInvalid as error:
             raise _fault(file, path, columns, str(error).splitlines()[0]) from None
     if not rows:

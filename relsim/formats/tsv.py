@@ -36,8 +36,8 @@ def read(path: Path, columns: str) -> Iterator[Batch]:
 def split(lines: Lines, columns: str, skip: int = 0) -> Batch:
     """Return the facts of a block without its first `skip` lines, in the order of their lines."""
     chosen = [columns.index(role) for role in ROLES]
-    names, bad = take(lines, len(columns), chosen, skip, lambda row: row_fault(row, columns, "\t"))
-    return Batch(*names, lines=len(lines), bad=bad)
+    (head, relation, tail), bad = take(lines, len(columns), chosen, skip, lambda row: row_fault(row, columns, "\t"))
+    return Batch(head, relation, tail, lines=len(lines), bad=bad)
 
 
 def take(
