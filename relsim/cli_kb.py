@@ -41,6 +41,7 @@ def _dump_options(command: _Command) -> _Command:
                 show_default=True,
                 help="Then keep the relations with so many distinct facts.",
             ),
+            click.option("--distinct", is_flag=True, help="Count each fact once, however often it is stated."),
             click.option("--labels", type=_PATH, help="A file `name TAB label`: P27 becomes `citizenship (P27)`."),
             click.option(
                 "--bad-lines",
@@ -96,6 +97,54 @@ def ingest(source: Path, kb: Path, as_json: bool, **options: Any) -> None:
     show(as_json, {"kb": str(kb), **told}, "\n".join([f"{kb}: {_sizes(told)}", *_skipped(told)]))
 
 
+@click.command(epilog=examples("relsim plan dump.nt.gz", "relsim plan codex-s --json"))
+@click.argument("source", type=_PATH)
+@COLUMNS
+@click.option("--format", help="What SOURCE is, where its name does not tell.")
+@AS_JSON
+def plan(source: Path, columns: str, format: str | None, as_json: bool) -> None:
+    """Say what SOURCE is and holds, and what each step on it will take.
+
+    It reads a sample: counts and times beyond that are extrapolated, from constants measured on one core.
+    """
+    from relsim.plan import plan as look
+    from relsim.plan import render
+
+    check_facts(source)
+    told = look(source, columns, format)
+    show(as_json, told, render(told))
+
+
+@click.command(
+    epilog=examples(
+        "relsim update codex-s.kb new.tsv",
+        "relsim update codex-s.kb new.tsv --distinct",
+    )
+)
+@click.argument("kb", type=_PATH)
+@click.argument("source", type=_PATH)
+@_dump_options
+@AS_JSON
+def update(kb: Path, source: Path, as_json: bool, **options: Any) -> None:
+    """Add the facts of SOURCE to the training facts of the folder KB.
+
+    Names keep their numbers, new ones follow. Facts that KB holds out for validation or test stay there.
+    """
+    from relsim.arguments import open_saved
+    from relsim.evolving import updated
+    from relsim.ingest import ingest as read
+
+    distinct = options["distinct"]
+    saved = open_saved(kb)
+    new, held_out = updated(saved, read(_dump(source, _warn, **options)), distinct=distinct)
+    new.save(kb)
+    told = {"entities": len(new.entities), "relations": len(new.relations)}
+    sizes = {split: len(part) for split, part in new.splits.items()}
+    added = len(new.train) - len(saved.train)
+    text = f"{kb}: {new}: {added:,} new facts, {held_out:,} left out because they are held out"
+    show(as_json, {"kb": str(kb), **told, "facts": sizes, "new": added, "held_out": held_out}, text)
+
+
 @click.command(epilog=examples("relsim stats codex-s", "relsim stats codex-s.kb --top 5 --json"))
 @click.argument("kb", type=_PATH)
 @click.option(
@@ -120,4 +169,4 @@ def _skipped(told: dict[str, Any]) -> list[str]:
     return [f"skipped {count:,} statements: {reason}" for reason, count in told["skipped"].items()]
 
 
-COMMANDS = (ingest, stats)
+COMMANDS = (plan, ingest, update, stats)

@@ -41,6 +41,7 @@ class Dump:
             first line that names the columns (head, relation, tail or subject, predicate, object) is not a fact.
         format: one of `relsim.formats.FORMATS`, where the name of the file does not tell.
         choice: the facts to keep.
+        distinct: count each fact once, however often it is stated.
         labels: a file `name<TAB>label`; a name that has a label becomes `label (name)`.
         bad_lines: the share of lines that may be bad; they are left out, and counted.
         warn: is told of the first bad lines.
@@ -50,6 +51,7 @@ class Dump:
     columns: str = "hrt"
     format: str | None = None
     choice: Choice = field(default_factory=Choice)
+    distinct: bool = False
     labels: Path | None = None
     bad_lines: float = SHARE
     warn: Callable[[str], None] | None = None
@@ -151,6 +153,8 @@ def _read(dump: Dump, scratch: Scratch) -> _Found:
     skipped = gathering.skipped + Counter({"bad line": tolerance.bad})
     entities, relations = gathering.vocabularies(labels)
     blocks = gathering.facts(entities, relations)
+    if dump.distinct:
+        blocks = ((split, block.distinct()) for split, block in blocks)
     if not dump.choice.by_count:
         return _Found(entities.names, relations.names, blocks, gathering.splits, skipped)
     chosen = select(blocks, len(entities), len(relations), dump.choice, scratch)
@@ -170,24 +174,27 @@ def batches(path: Path, columns: str, given: Format | None) -> Iterator[tuple[Pa
     Raises:
         RelsimError: no format is known that `path` has, or a line of the content is at fault.
     """
-    with reading(path):
-        files = _files(path, given)
-    for split, file, known in files:
+    for split, file, known in files_of(path, given):
         for batch in known.read(file, columns):
             yield file, replace(batch, split=split) if split else batch
 
 
-def _files(path: Path, given: Format | None) -> list[tuple[str | None, Path, Format]]:
-    """Return the files of a dump with their formats, and the splits that their names tell."""
+def files_of(path: Path, given: Format | None) -> list[tuple[str | None, Path, Format]]:
+    """Return the files of a dump with their formats, and the splits that their names tell.
+
+    Raises:
+        RelsimError: no format is known that `path` has, or it may not be read.
+    """
     if path == STANDARD_INPUT:
         if given is None or given in FOLDERS:
             names = ", ".join(known.name for known in FILES)
             raise RelsimError(f"-: standard input has no name that tells its format: pass --format, one of {names}")
         return [(None, path, given)]
-    path.stat()
-    known = given or recognise(path)
-    if path.is_dir() and known not in FOLDERS:
-        found = _split_files(path, given)
+    with reading(path):
+        path.stat()
+        known = given or recognise(path)
+        found = _split_files(path, given) if path.is_dir() and known not in FOLDERS else {}
+    if found:
         return [(split, file, given or recognise(file) or FILES[0]) for split, file in found.items()]
     if known is None:
         raise _unrecognised(path)

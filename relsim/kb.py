@@ -76,6 +76,10 @@ class Triples:
         """The number of statements: the sum of the counts."""
         return int(self.count.sum())
 
+    def distinct(self) -> Triples:
+        """Return these facts, each as if it had been stated once."""
+        return Triples(self.head, self.relation, self.tail, np.ones_like(self.count))
+
     def inside(self, entities: int, relations: int) -> bool:
         """Whether every id is one of so many entities and relations, and every count is positive."""
         limits = ((self.head, entities), (self.relation, relations), (self.tail, entities))
@@ -124,6 +128,8 @@ class KB:
     @cached_property
     def facts(self) -> Triples:
         """All facts, whatever their split."""
+        if len(self.splits) == 1:
+            return next(iter(self.splits.values()))
         return Triples.concat(self.splits.values())
 
     @cached_property

@@ -8,9 +8,9 @@ from relsim.formats import dumps, jsonlines, kgtk, ntriples, openke, oxigraph, p
 from relsim.formats.base import Batch, Format
 
 FILES: tuple[Format, ...] = (
-    *dumps.FORMATS,  # the first that recognises a file reads it
     tsv.FORMAT,
     table.FORMAT,
+    *dumps.FORMATS,  # before those they are written in: the first that recognises a file reads it
     ntriples.FORMAT,
     ntriples.QUADS,
     *oxigraph.FORMATS,
