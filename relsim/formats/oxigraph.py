@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -17,19 +18,20 @@ from relsim.formats.base import Batch, Format, suffixed
 from relsim.formats.stream import MARK, empty, open_bytes, reading
 
 BATCH = 1 << 16  # statements at a time
+_RANDOM = re.compile("[0-9a-f]{24,32}")
 
 
 def read(path: Path, columns: str = "hrt", *, syntax: str) -> Iterator[Batch]:
     """Yield the facts between resources, named as in N-Triples; `columns` is fixed by the format.
 
-    A relative IRI has nothing to be relative to, so it is an error. Blank nodes that the syntax leaves unnamed get
-    names that differ from run to run, since RDF says nothing else of them.
+    A relative IRI has nothing to be relative to, so it is an error. Blank nodes that the file leaves unnamed are called
+    `_:anonymous-1` and so on, in the order of their first appearance.
 
     Raises:
         RelsimError: with file and line, a syntax error; the file is empty; pyoxigraph is not installed.
     """
     rdf = pyoxigraph()
-    statements = 0
+    statements, anonymous = 0, _Anonymous()
     with reading(path), io.BufferedReader(open_bytes(path)) as stream:
         if stream.peek(len(MARK)).startswith(MARK):
             stream.read(len(MARK))
@@ -37,7 +39,7 @@ def read(path: Path, columns: str = "hrt", *, syntax: str) -> Iterator[Batch]:
         try:
             while block := list(islice(quads, BATCH)):
                 statements += len(block)
-                yield _batch(block)
+                yield _batch(block, anonymous)
         except SyntaxError as error:
             place = f"{path}:{error.lineno}" if error.lineno else str(path)
             raise RelsimError(f"{place}: {reason(error)}: correct the line, or remove it") from None
@@ -45,14 +47,28 @@ def read(path: Path, columns: str = "hrt", *, syntax: str) -> Iterator[Batch]:
         raise empty(path)
 
 
-def _batch(block: list[Any]) -> Batch:
+class _Anonymous(dict[str, str]):
+    """Names for the random labels that pyoxigraph gives to unnamed blank nodes, so that two runs give the same KB."""
+
+    def __missing__(self, label: str) -> str:
+        self[label] = f"anonymous-{len(self) + 1}"
+        return self[label]
+
+    def name_of(self, term: Any) -> str:
+        name = name_of(term)
+        label = name.removeprefix("_:")
+        return f"_:{self[label]}" if label != name and _RANDOM.fullmatch(label) else name
+
+
+def _batch(block: list[Any], anonymous: _Anonymous) -> Batch:
     skipped: Counter[str] = Counter()
     facts = []
     for quad in block:
         if left_out := skip_reason(quad):
             skipped[left_out] += 1
         else:
-            facts.append((name_of(quad.subject), quad.predicate.value, name_of(quad.object)))
+            head, tail = anonymous.name_of(quad.subject), anonymous.name_of(quad.object)
+            facts.append((head, quad.predicate.value, tail))
     columns = zip(*facts, strict=True) if facts else ((), (), ())
     head, relation, tail = (pa.array(column, pa.string()) for column in columns)
     return Batch(head, relation, tail, skipped=skipped, lines=len(block))
