@@ -54,7 +54,7 @@ class Tolerance:
         for line in self._untold if self._warn else ():
             self._warn(line)  # type: ignore[misc]
         if self._warn and self.bad > len(self._untold):
-            self._warn(f"{self.bad - len(self._untold):,} more bad lines are left out")
+            self._warn(f"{self.bad - len(self._untold):,} more bad lines")
 
     def _refuse(self) -> None:
         more = ""

@@ -23,7 +23,8 @@ from relsim.formats.oxigraph import name_of, pyoxigraph, reason, skip_reason
 from relsim.formats.stream import empty, open_bytes, reading
 
 TRIPLE, QUAD = 3, 4  # separators of a statement: two or three between its terms, one before its dot
-_OPEN, _CLOSE, _QUOTE, _DOT, _LF, _CR = b'<>".\n\r'
+_OPEN, _CLOSE, _QUOTE, _DOT = b'<>".'
+_SPACE, _TAB, _LF, _CR = b" \t\n\r"
 
 
 class _Slow(NamedTuple):
@@ -75,8 +76,11 @@ def _batch(lines: Lines, separators: int) -> Batch:
 
 def _separators(lines: Lines) -> tuple[list[Places], Places]:
     """Return where the first four separators of each line stand (or would, beyond its end), and how many it has."""
-    # whatever else is white stands where only a parser may decide, so it counts, and makes the line one too long
-    where, before, count = lines.separators((lines.byte != _LF) & (lines.byte != _CR))
+    is_separator = (lines.byte == _SPACE) | (lines.byte == _TAB)
+    where, before, count = lines.separators(is_separator)
+    other = ~is_separator & (lines.byte != _LF) & (lines.byte != _CR)
+    if other.any():  # a control character, of which only a parser can judge
+        count[lines.separators(other)[2] > 0] = 0
     padded = np.append(where, [len(lines.data)] * QUAD)
     return [padded[before + k] for k in range(QUAD)], count
 

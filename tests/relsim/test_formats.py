@@ -71,7 +71,7 @@ def rdf(syntax: str) -> bytes:
         ("jsonld", "json-ld"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Dataset.contexts is deprecated:DeprecationWarning")  # rdflib warns of itself
+@pytest.mark.filterwarnings("ignore:Dataset.* is deprecated:DeprecationWarning")  # rdflib warns of itself
 @pytest.mark.parametrize("compress", [None, gzip.compress], ids=["plain", "gz"])
 def test_every_syntax_of_rdf_says_the_same(
     tmp_path: Path, suffix: str, syntax: str, compress: Callable[[bytes], bytes] | None
