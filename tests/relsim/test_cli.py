@@ -194,9 +194,10 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
     entity, direct = "http://www.wikidata.org/entity", "http://www.wikidata.org/prop/direct"
     truthy = f'<{entity}/Q42> <{direct}/P27> <{entity}/Q145> .\n<{entity}/Q42> <{direct}/P569> "1952" .\n'
     (tmp_path / "latest-truthy.nt.bz2").write_bytes(bz2.compress(truthy.encode()))
+    (tmp_path / "new.tsv").write_text("e1\tP27\te2\n")
     (tmp_path / "labels.tsv").write_text("Q42\tDouglas Adams\nP27\tcitizenship\n")
     told = examples(command("--help").out)
-    for name in ("ingest", "stats", "fit", "compare", "similar", "report"):  # each needs what those before it made
+    for name in ("plan", "ingest", "update", "stats", "fit", "compare", "similar", "report"):  # each needs what those before it made
         told += examples(command(name, "--help").out)
     told = sorted({tuple(line): line for line in told if line[0] != "demo"}.values(), key=lambda line: rank(line[0]))
     assert {line[0] for line in told} == set(COMMANDS) - {"demo"}
@@ -211,7 +212,7 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
 
 
 def rank(name: str) -> int:
-    return ("ingest", "stats", "fit", "compare", "similar", "report").index(name)
+    return ("plan", "ingest", "update", "stats", "fit", "compare", "similar", "report").index(name)
 
 
 def test_help_imports_nothing_heavy() -> None:
