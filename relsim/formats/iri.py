@@ -16,4 +16,6 @@ _HIERARCHY = rf"(?://{_HOST}(?:/{_PATH})?|/(?:{_CHARACTER}{_PATH})?|(?:{_CHARACT
 IRI = rf"{_SCHEME}{_HIERARCHY}(?:\?{_QUERY})?(?:#{_QUERY})?"
 _TEXT = r"""(?:[^"\\\r]|\\[tbnrf"'\\])*"""
 _TYPE_OR_LANGUAGE = rf"(?:@[a-z]{{2,3}}(?:-[A-Z]{{2}})?|\^\^<{IRI}>)?"
-LITERAL_STATEMENT = rf'<{IRI}> <{IRI}> "{_TEXT}"{_TYPE_OR_LANGUAGE}(?: <{IRI}>)? \.'
+_OF_A_LITERAL = rf'<{IRI}> <{IRI}> "{_TEXT}"{_TYPE_OR_LANGUAGE}'
+LITERAL_TRIPLE = rf"{_OF_A_LITERAL} \."
+LITERAL_QUAD = rf"{_OF_A_LITERAL}(?: <{IRI}>)? \."

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from relsim.formats.base import BadLine, Batch, Format, suffixed
-from relsim.formats.iri import IRI, LITERAL_STATEMENT
+from relsim.formats.iri import IRI, LITERAL_QUAD, LITERAL_TRIPLE
 from relsim.formats.lines import Lines, Places, as_text, blocks, overlong, spans
 from relsim.formats.oxigraph import name_of, pyoxigraph, reason, skip_reason
 from relsim.formats.stream import empty, open_bytes, reading
@@ -60,7 +60,7 @@ def _batch(lines: Lines, separators: int) -> Batch:
     first, count = _separators(lines)
     simple, literal = _kinds(lines, first, count, separators)
     index, terms = _simple(lines, first, count, simple)
-    literals = _literals(lines, literal)
+    literals = _literals(lines, literal, LITERAL_TRIPLE if separators == TRIPLE else LITERAL_QUAD)
     done = lines.end == lines.start
     done[index] = True
     done[literals] = True
@@ -134,11 +134,11 @@ def _vouched(column: pa.DictionaryArray) -> tuple[pa.DictionaryArray, NDArray[np
     return text, good.to_numpy(zero_copy_only=False)[codes]
 
 
-def _literals(lines: Lines, candidate: NDArray[np.bool_]) -> Places:
-    """Return the lines that are statements about a literal which need no parser."""
+def _literals(lines: Lines, candidate: NDArray[np.bool_], pattern: str) -> Places:
+    """Return the lines that are statements about a literal which need no parser, since they match the pattern."""
     index = np.flatnonzero(candidate)
     text = as_text(spans(lines.data, lines.start[index], lines.end[index]))
-    sure = pc.fill_null(pc.match_substring_regex(text, f"^{LITERAL_STATEMENT}$"), False)
+    sure = pc.fill_null(pc.match_substring_regex(text, f"^{pattern}$"), False)
     return index[sure.to_numpy(zero_copy_only=False)]
 
 

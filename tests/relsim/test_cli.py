@@ -197,7 +197,16 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
     (tmp_path / "new.tsv").write_text("e1\tP27\te2\n")
     (tmp_path / "labels.tsv").write_text("Q42\tDouglas Adams\nP27\tcitizenship\n")
     told = examples(command("--help").out)
-    for name in ("plan", "ingest", "update", "stats", "fit", "compare", "similar", "report"):  # each needs what those before it made
+    for name in (
+        "plan",
+        "ingest",
+        "update",
+        "stats",
+        "fit",
+        "compare",
+        "similar",
+        "report",
+    ):  # each needs what those before it made
         told += examples(command(name, "--help").out)
     told = sorted({tuple(line): line for line in told if line[0] != "demo"}.values(), key=lambda line: rank(line[0]))
     assert {line[0] for line in told} == set(COMMANDS) - {"demo"}

@@ -115,6 +115,7 @@ FILE = st.tuples(
 @pytest.mark.parametrize("name", ["nt", "nq"])
 @FUZZ
 @given(data=FILE, size=st.sampled_from([1, 7, 64, 1 << 16]))
+@example(data=b'<x:a> <x:b> "" <x:c> .\n', size=64)
 @example(data=b"<x:a> <x:b>\x0b<x:c> .\n", size=64)
 @example(data=b"\xef\xbb\xbf\xef\xbb\xbf<x:a> <x:b> <x:c> .\n", size=1)
 @example(data=b"<x:a> <x:b> <x:c> .\r<x:a> <x:b> <x:d> .\r\n", size=64)
