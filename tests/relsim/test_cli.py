@@ -197,6 +197,7 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
     (tmp_path / "new.tsv").write_text("e1\tP27\te2\n")
     (tmp_path / "labels.tsv").write_text("Q42\tDouglas Adams\nP27\tcitizenship\n")
     told = examples(command("--help").out)
+    # each needs what those before it made
     for name in (
         "plan",
         "ingest",
