@@ -18,6 +18,7 @@ demo: $(VENV)/run.stamp
 
 test: lint
 	$(TEST) -n 2 --dist loadgroup
+	TRITON_INTERPRET=1 $(TEST) -n 2 tests/kernels/interpreted
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check

@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+import lorentz_kernels.pairwise_dist
 from lorentz._chart import time
 from lorentz._precision import Curvature, curvature, full_precision, per_row, same_width, sqrt0, widen
 
@@ -47,8 +48,9 @@ def sqdist(x: Tensor, y: Tensor, c: Curvature = 1.0, *, keepdim: bool = False) -
     x0, y0 = time(x, c, keepdim=True), time(y, c, keepdim=True)
     gap = x - y
     time_gap = (gap * (x + y)).sum(-1, keepdim=True) / (x0 + y0)
-    # One mask for all three: minimum and maximum would halve their gradients where the radii are equal.
-    inward = x0 < y0
+    # By the sign of the gap, which is exact, not by the times: the distance is then symmetric to the bit. One mask for
+    # all three: minimum and maximum would halve their gradients where the radii are equal.
+    inward = time_gap < 0
     near, near0, far0 = torch.where(inward, x, y), torch.where(inward, x0, y0), torch.where(inward, y0, x0)
     turn = gap - (time_gap / near0) * near
     radial = (time_gap / near0) * (time_gap / far0) / curvature(c, x0)
@@ -93,11 +95,20 @@ def pairwise_inner(x: Tensor, y: Tensor, c: Curvature = 1.0) -> Tensor:
 def pairwise_sqdist(x: Tensor, y: Tensor, c: Curvature = 1.0) -> Tensor:
     """Return `sqdist` of every pair, as exact as that of one: (..., N, n), (..., M, n) to (..., N, M).
 
-    This definition holds N * M * n numbers at once; the fused kernel of the same name holds a tile.
+    With one `c` for all points a tile of pairs is held at a time, also in the backward.
     """
-    return sqdist(x.unsqueeze(-2), y.unsqueeze(-3), c)
+    same_width(x, y)
+    if isinstance(c, Tensor) and c.numel() != 1:
+        return sqdist(x.unsqueeze(-2), y.unsqueeze(-3), c)
+    return lorentz_kernels.pairwise_dist.pairwise_sqdist(x, y, c)
 
 
 def pairwise_dist(x: Tensor, y: Tensor, c: Curvature = 1.0) -> Tensor:
-    """Return `dist` of every pair, as exact as that of one: (..., N, n), (..., M, n) to (..., N, M)."""
-    return dist(x.unsqueeze(-2), y.unsqueeze(-3), c)
+    """Return `dist` of every pair, as exact as that of one: (..., N, n), (..., M, n) to (..., N, M).
+
+    With one `c` for all points a tile of pairs is held at a time, also in the backward.
+    """
+    same_width(x, y)
+    if isinstance(c, Tensor) and c.numel() != 1:
+        return dist(x.unsqueeze(-2), y.unsqueeze(-3), c)
+    return lorentz_kernels.pairwise_dist.pairwise_dist(x, y, c)

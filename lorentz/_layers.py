@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorentz._chart import time
 from lorentz._precision import Curvature
+from lorentz_kernels.linear import linear as linear_map
 
 
 def linear(
@@ -30,10 +30,12 @@ def linear(
     Returns:
         Points, (..., out), in the dtype of `torch.nn.functional.linear`; the time term is formed in float32 or better.
 
+    Raises:
+        ValueError: the shapes do not fit.
+
     Source: Chen et al., ACL 2022, Eq. 2, without the row of M that gives the output's time.
     """
-    space = F.linear(x, weight, bias)
-    return space if time_weight is None else (space + time(x, c, keepdim=True) * time_weight).to(space.dtype)
+    return F.linear(x, weight, bias) if time_weight is None else linear_map(x, weight, time_weight, bias, c)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

@@ -11,27 +11,17 @@ because the formulas have no pole on the manifold. What is left is
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-Curvature = float | Tensor
-"""The curvature is `-c`. `c` is a float, or a tensor of shape (), (1,) or (..., 1) that broadcasts against rows."""
+from lorentz_kernels.dispatch import transforming as transforming
+from lorentz_kernels.precision import Curvature as Curvature
+from lorentz_kernels.precision import curvature as curvature
+from lorentz_kernels.precision import full_precision as full_precision
+from lorentz_kernels.precision import widen as widen
 
 SERIES = 0.01
 """Squares below this use the series: eight terms then reach float64, and derivatives keep 13 digits above it."""
-
-
-def widen(x: Tensor) -> Tensor:
-    """Return `x` in float32 or better: times and distances are never formed in 16 bits."""
-    return x.float() if x.dtype.itemsize < 4 else x
-
-
-def curvature(c: Curvature, like: Tensor) -> Curvature:
-    """Return `c` so that it changes no dtype: a float stays a float, a tensor takes the dtype of `like`."""
-    return c.to(like.dtype) if isinstance(c, Tensor) else c
 
 
 def same_width(x: Tensor, y: Tensor) -> None:
@@ -43,16 +33,6 @@ def same_width(x: Tensor, y: Tensor) -> None:
     if n != m:
         hint = ": did you pass ambient points? use lorentz.from_ambient(x)" if abs(n - m) == 1 else ""
         raise ValueError(f"expected space coordinates (..., {n}), got (..., {m}){hint}")
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Keep autocast from rounding a product, whose terms cancel, to 16 bits."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
-
-
-def transforming() -> bool:
-    """Whether a `torch.func` transform or forward mode is under way: values are hidden, fused kernels may lack it."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def per_row(s: Tensor, keepdim: bool) -> Tensor:

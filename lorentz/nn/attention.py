@@ -178,16 +178,18 @@ class MultiheadAttention(LorentzModule):
             mask, is_causal = _masks.restrict(mask, _masks.causal(queries, keys, seen, q.device)), False
         if mask is not None and extra:
             mask = _masks.extend(mask, extra)
-        k, v = self._repeat_groups(k), self._repeat_groups(v)
         dropout = self.dropout if self.training else 0.0
         if need_weights and dropout:  # drawn here, so that output and weights see the same
             kept = torch.rand(*q.shape[:-1], k.shape[-2], device=q.device) >= dropout
             mask, dropout = _masks.restrict(mask, kept), 0.0
         scale, c = self.scale[:, None, None], self.manifold.c
-        out = self._join(LF.attention(q, k, v, mask, dropout, is_causal, scale=scale, c=c), query.dim())
+        points = LF.attention(
+            q, k, v, mask, dropout, is_causal, scale=scale, c=c, enable_gqa=self.num_kv_heads != self.num_heads
+        )
+        out = self._join(points, query.dim())
         if not need_weights:
             return self.out_proj(out), None
-        weights = _weights(q, k, mask, scale, c)
+        weights = _weights(q, self._repeat_groups(k), mask, scale, c)
         weights = weights.mean(1) if average_attn_weights else weights
         return self.out_proj(out), weights if query.dim() == 3 else weights[0]
 

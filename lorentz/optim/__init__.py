@@ -5,8 +5,9 @@ measure gradients, steps and momentum with its metric, which makes them independ
 """
 
 from lorentz.optim._groups import param_groups
-from lorentz.optim._rows import adam_step, sgd_step
+from lorentz.optim._rows import sgd_step
 from lorentz.optim.adam import RiemannianAdam
 from lorentz.optim.sgd import RiemannianSGD
+from lorentz_kernels.riemannian_adam import adam_step
 
 __all__ = ["RiemannianAdam", "RiemannianSGD", "adam_step", "param_groups", "sgd_step"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import geoopt
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor
 from lorentz._precision import Curvature
 from lorentz.manifold import Lorentz
 from lorentz.optim._groups import manifold_of
-
-BLOCK = 2**17
-"""Numbers of one tensor that a step on the CPU takes at a time."""
 
 
 class PointOptimizer(torch.optim.Optimizer, ABC):
@@ -120,34 +117,29 @@ def _curvature_for(p: Tensor, manifold: Lorentz) -> Curvature:
     return (whole.full_tensor() if hasattr(whole, "full_tensor") else whole).to(_local(p))
 
 
-def move_rows(rule: Callable[..., tuple[Tensor, ...]], p: Tensor, grad: Tensor, *state: Tensor) -> None:
-    """Put `rule(x, grad, *state)` in the place of p and its state; of a sparse gradient, on the rows it touches.
+class Moving(NamedTuple):
+    """What a step reads and writes: plain tensors on the memory of a parameter and its state."""
+
+    grad: Tensor
+    targets: list[Tensor]  # the points, then their state
+    rows: tuple[Tensor, ...] | None  # indices of the rows that grad is of; none for all
+
+
+def moving(p: Tensor, grad: Tensor, *state: Tensor) -> Moving:
+    """Return the rows of p that the gradient touches, with the numbers that this process holds.
 
     Raises:
         ValueError: a sparse gradient cuts rows apart.
     """
     grad, targets = _local(grad), [_local(t) for t in (p, *state)]
     if not grad.is_sparse:
-        for g, *block in zip(*(_blocks(t, grad) for t in (grad, *targets)), strict=True):
-            for target, value in zip(block, rule(block[0], g, *block[1:]), strict=True):
-                target.copy_(value)
-        return
+        return Moving(grad, targets, None)
     if grad.dense_dim() == 0:
         raise ValueError(
             f"expected a gradient that is sparse in rows, got one of shape {tuple(grad.shape)} sparse in all"
         )
     grad = grad.coalesce()
-    rows = tuple(grad.indices())
-    x, *moments = (target[rows] for target in targets)
-    for target, value in zip(targets, rule(x, grad.values(), *moments), strict=True):
-        target[rows] = value
-
-
-def _blocks(tensor: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-    """Return the rows in blocks whose intermediate results stay in a CPU's cache, which halves the time of a step."""
-    if grad.ndim < 2 or grad.device.type != "cpu" or torch.compiler.is_compiling():
-        return (tensor,)
-    return tensor.split(max(1, BLOCK * len(grad) // max(1, grad.numel())))
+    return Moving(grad.values(), targets, tuple(grad.indices()))
 
 
 def _local(tensor: Any) -> Tensor:

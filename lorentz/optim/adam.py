@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from torch.optim._functional import sparse_adam
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import ParamsT
 
-from lorentz.optim._base import PointOptimizer, euclidean_of, move_rows, points_of
-from lorentz.optim._rows import adam_step
+from lorentz.optim._base import PointOptimizer, euclidean_of, moving, points_of
+from lorentz_kernels.riemannian_adam import adam_step_
 
 
 class RiemannianAdam(PointOptimizer):
@@ -63,20 +62,15 @@ class RiemannianAdam(PointOptimizer):
     def _step_points(self, group: dict[str, Any]) -> None:
         for p, grad, c in points_of(group):
             state = self._state_of(p, group, p[..., :1])
-            rule = partial(
-                _adam_rule,
-                step=_count(state["step"]),
-                lr=group["lr"],
-                betas=group["betas"],
-                eps=group["eps"],
-                c=c,
-            )
-            moments = [state[name] for name in _moments(group)]
-            move_rows(rule, p, grad, *moments)
+            touched = moving(p, grad, *(state[name] for name in _moments(group)))
+            x, w, v, *largest = touched.targets
+            options = {name: group[name] for name in ("lr", "betas", "eps")}
+            v_max = largest[0] if largest else None
+            adam_step_(x, touched.grad, w, v, _count(state["step"]), c=c, v_max=v_max, rows=touched.rows, **options)
 
     def _step_euclidean(self, group: dict[str, Any]) -> None:
-        moving = euclidean_of(group)
-        dense = [(p, grad) for p, grad in moving if not grad.is_sparse]
+        euclidean = euclidean_of(group)
+        dense = [(p, grad) for p, grad in euclidean if not grad.is_sparse]
         states = [self._state_of(p, group, p) for p, _ in dense]
         beta1, beta2 = group["betas"]
         adamw(
@@ -91,7 +85,7 @@ class RiemannianAdam(PointOptimizer):
             beta2=beta2,
             **{name: group[name] for name in ("amsgrad", "lr", "weight_decay", "eps", "maximize")},
         )
-        for p, grad in moving:
+        for p, grad in euclidean:
             if grad.is_sparse:
                 self._step_sparse(p, grad, group)
 
@@ -136,9 +130,3 @@ def _count(step: Tensor) -> float | Tensor:
     """Advance the counter; return it as a number, or, where each would be compiled anew, as the tensor."""
     step += 1
     return step if torch.compiler.is_compiling() else step.item()
-
-
-def _adam_rule(
-    x: Tensor, grad: Tensor, m: Tensor, v: Tensor, v_max: Tensor | None = None, **options: Any
-) -> tuple[Tensor, ...]:
-    return adam_step(x, grad, m, v, v_max=v_max, **options)

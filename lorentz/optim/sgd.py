@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from lorentz.optim._base import PointOptimizer, euclidean_of, move_rows, points_of
+from lorentz.optim._base import PointOptimizer, euclidean_of, moving, points_of
 from lorentz.optim._rows import sgd_step
+from lorentz_kernels.riemannian_adam.in_place import replace
 
 
 class RiemannianSGD(PointOptimizer):
@@ -65,18 +66,19 @@ class RiemannianSGD(PointOptimizer):
                     options["dampening"] = 0  # as in torch, the first gradient counts in full
                 momentum = [state["momentum_buffer"]]
             rule = partial(sgd_step, c=c, **options)
-            move_rows(rule, p, grad, *momentum)
+            touched = moving(p, grad, *momentum)
+            replace(rule, touched.grad, *touched.targets, rows=touched.rows)
 
     def _step_euclidean(self, group: dict[str, Any]) -> None:
-        moving = euclidean_of(group)
-        momenta = [self.state[p].get("momentum_buffer") if group["momentum"] else None for p, _ in moving]
+        euclidean = euclidean_of(group)
+        momenta = [self.state[p].get("momentum_buffer") if group["momentum"] else None for p, _ in euclidean]
         sgd(
-            [p for p, _ in moving],
-            [grad for _, grad in moving],
+            [p for p, _ in euclidean],
+            [grad for _, grad in euclidean],
             momenta,
-            has_sparse_grad=any(grad.is_sparse for _, grad in moving),
+            has_sparse_grad=any(grad.is_sparse for _, grad in euclidean),
             **{name: group[name] for name in ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")},
         )
         if group["momentum"]:
-            for (p, _), momentum in zip(moving, momenta, strict=True):
+            for (p, _), momentum in zip(euclidean, momenta, strict=True):
                 self.state[p]["momentum_buffer"] = momentum

@@ -73,8 +73,8 @@ def _recorded(request: pytest.FixtureRequest, benchmark: Any) -> Iterator[None]:
             "python": platform.python_version(),
             "torch": torch.__version__,
         }
-        figures = {key: round(v, 4) if isinstance(v, float) else v for key, v in benchmark.extra_info.items()}
-        name = request.node.name.removeprefix("test_")
+        figures = {key: round(v, 5) if isinstance(v, float) else v for key, v in benchmark.extra_info.items()}
+        name = re.sub(r"\W+", "_", request.node.name.removeprefix("test_")).strip("_")
         (RESULTS / f"{name}.json").write_text(json.dumps({**where, **figures}, indent=1) + "\n")
 
 
@@ -101,8 +101,8 @@ def side_by_side(benchmark: Any) -> Callable[..., float]:
         ratio = median(b / a for a, b in times)
         benchmark.extra_info |= {
             "ratio": round(ratio, 2),
-            "ours_cpu_s": round(median(a for a, _ in times), 3),
-            "peer_cpu_s": round(median(b for _, b in times), 3),
+            "ours_cpu_s": round(median(a for a, _ in times), 5),
+            "peer_cpu_s": round(median(b for _, b in times), 5),
         }
         benchmark.pedantic(ours, rounds=1)
         return ratio

@@ -26,11 +26,12 @@ def rotation(n: int, seed: int = 0) -> Tensor:
     return torch.linalg.qr(normal(n, n, seed=seed)).Q
 
 
-def test_the_package_exports_the_manifold_and_the_conversions() -> None:
+def test_the_package_exports_what_a_user_starts_from() -> None:
     assert lorentz.to_ambient is LF.to_ambient
     assert lorentz.from_ambient is LF.from_ambient
     assert lorentz.functional is LF
-    assert set(lorentz.__all__) == {"Lorentz", "from_ambient", "functional", "to_ambient"}
+    names = {"Lorentz", "convert", "from_ambient", "functional", "nn", "optim", "to_ambient"}
+    assert set(lorentz.__all__) == names
 
 
 @curvatures

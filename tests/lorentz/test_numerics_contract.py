@@ -33,11 +33,14 @@ def numbers(cell: str) -> list[float]:
 
 
 def agree(name: str, old: float, new: float) -> bool:
-    """Whether two figures are the same but for the processor: within a factor of 3."""
+    """Whether two figures are the same but for the processor: within a factor of 3, sums of products within 10.
+
+    How a matrix product sums, and so what is left where its terms cancel, differs between AVX2 and AVX-512.
+    """
     if name in RELATIVE and max(old, new) >= 0.1:
         return min(old, new) >= 0.03  # hardly a digit is left in both
     low, high = sorted((old, new) if name == "storage" else (max(old, NOISE), max(new, NOISE)))
-    return high <= 3 * low
+    return high <= (10 if name == "limits" else 3) * low
 
 
 @pytest.mark.parametrize("name", numerics.TABLES)

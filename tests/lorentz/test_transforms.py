@@ -127,7 +127,9 @@ def test_every_function_traces_whole(operation: Operation) -> None:
     torch.manual_seed(0)
     out = torch.compile(traced.call, fullgraph=True, backend="eager")(*inputs)
     torch.manual_seed(0)
-    torch.testing.assert_close(out, traced(*inputs), rtol=0, atol=0)
+    # What has its gradient in closed form is traced as its definition, whose sums round otherwise.
+    tolerance = 1e-6 if operation.name in ("attention", "linear") else 0
+    torch.testing.assert_close(out, traced(*inputs), rtol=tolerance, atol=tolerance)
 
 
 def assert_compiled_like_eager(operation: Operation, backend: str) -> None:

@@ -1,4 +1,4 @@
-"""`linear_logsumexp` for callers: picks the implementation and knows the gradient."""
+"""The operators behind the public functions: which implementation runs, and the gradient."""
 
 from __future__ import annotations
 
@@ -7,118 +7,125 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorentz_kernels.dispatch import transforming
 from lorentz_kernels.linear_logsumexp import chunked, naive
+from lorentz_kernels.registry import operator
+from lorentz_kernels.score import Score, implementation, lift
 
-KEEP = 1 << 26  # scores (256 MiB of float32) up to which the forward's exponentials are kept for the backward
+_SCORE = "Tensor query, Tensor table, Tensor? bias, Tensor scale, Tensor? squared_radius"
+_PARTS = len(Score._fields)
 
 
-def linear_logsumexp(query: Tensor, table: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Log-partition of a linear score over a large table, with its gradient, without the scores where they are many.
-
-        Z_i = log sum_e exp(query_i . table_e + bias_e)
-        dZ_i/dquery_i = sum_e P_ie table_e,  dZ_i/dtable_e = P_ie query_i,  dZ_i/dbias_e = P_ie,  P = softmax
-
-    Args:
-        query: (N, d).
-        table: (E, d), E > 0.
-        bias: (E,) or none.
-
-    Returns:
-        (N,), differentiable in all arguments, twice if need be.
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    _check(query, table, bias)
-    if query.device.type != "cpu":
-        return naive.linear_logsumexp(query, table, bias)
+def logsumexp(score: Score, precision: str, backend: str | None) -> Tensor:
+    """Return the log-partition (N,), differentiable in every part of the score, twice if need be."""
+    if transforming():
+        return naive.logsumexp(score)
+    chosen = implementation(score, backend)
     if not torch.is_grad_enabled():
-        return chunked.moments(query, table, bias, mean=False)[0]
-    result: Tensor = _LinearLogSumExp.apply(query, table, bias)
+        return _logsumexp(*score, False, precision, chosen)[0]
+    result: Tensor = _LogSumExp.apply(*score, precision, chosen)
     return result
 
 
-@torch.no_grad()
-def linear_logsumexp_mean(query: Tensor, table: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return Z as `linear_logsumexp` does, (N,), and its gradient in the query, the softmax mean of the table, (N, d).
-
-    The pair is what the KL divergence of two members of an exponential family needs. Not differentiable.
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    _check(query, table, bias)
-    if query.device.type != "cpu":
-        return naive.linear_logsumexp_mean(query, table, bias)
-    lse, mean = chunked.moments(query, table, bias, mean=True)
-    assert mean is not None
+def moments(score: Score, precision: str, backend: str | None) -> tuple[Tensor, Tensor]:
+    """Return the log-partition (N,) and the softmax mean of the table and its times (N, k), without gradient."""
+    if transforming():
+        return naive.moments(score)
+    lse, mean = _logsumexp(*score, True, precision, implementation(score, backend))
     return lse, mean
 
 
-def _check(query: Tensor, table: Tensor, bias: Tensor | None) -> None:
-    fits = query.ndim == table.ndim == 2 and query.shape[1] == table.shape[1] and len(table) > 0
-    if not fits or (bias is not None and bias.shape != table.shape[:1]):
-        shapes = tuple(query.shape), tuple(table.shape), None if bias is None else tuple(bias.shape)
-        raise ValueError(f"expected query (N, d), table (E, d), bias (E,) or none, E > 0, got {shapes}")
-
-
-class _LinearLogSumExp(torch.autograd.Function):
+class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
-        small = len(query) * len(table) <= KEEP and any(ctx.needs_input_grad)
-        kept = _exponentials(query, table, bias) if small else None
-        if kept is None:
-            lse, _ = chunked.moments(query, table, bias, mean=False)
-            ctx.save_for_backward(query, table, bias, lse, None, None)
-        else:
-            lse, weights, total = kept
-            ctx.save_for_backward(query, table, bias, lse, weights, total)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        score, (precision, backend) = Score(*arguments[:_PARTS]), arguments[_PARTS:]
+        wanted = Score(*ctx.needs_input_grad[:_PARTS])
+        # The mean is the gradient in the query: here it costs one product, later two and the exponentials.
+        mean = wanted.query or wanted.scale or wanted.squared_radius
+        lse, average = _logsumexp(*score, mean, precision, backend)
+        ctx.save_for_backward(*score, lse, average)
+        ctx.precision, ctx.backend = precision, backend
         return lse
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        query, table, bias, lse, weights, total = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: the composite form knows it
-            softmax = torch.exp((query @ table.mT if bias is None else query @ table.mT + bias) - lse[:, None])
-            weighted = grad[:, None] * softmax
-            return weighted @ table, weighted.mT @ query, None if bias is None else weighted.sum(dim=0)
-        if weights is not None:
-            return _gradients(weights, grad / total, query, table, bias)
-        return _recomputed_gradients(grad, lse, query, table, bias)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *parts, lse, average = ctx.saved_tensors
+        score, wanted = Score(*parts), Score(*ctx.needs_input_grad[:_PARTS])
+        if torch.is_grad_enabled():  # a second derivative is wanted: the specification knows it
+            inputs = [part for part, needed in zip(parts, wanted, strict=True) if needed]
+            found = iter(torch.autograd.grad(naive.logsumexp(score), inputs, grad, create_graph=True))
+            return *(next(found) if needed else None for needed in wanted), None, None
+        query = table = bias = scale = squared_radius = None
+        if wanted.query or wanted.scale or wanted.squared_radius:
+            query, scale, squared_radius = _query_gradients(score, average, grad)
+        if wanted.table or wanted.bias or wanted.squared_radius:
+            table, rest = _logsumexp_backward(grad, lse, *score, ctx.precision, ctx.backend)
+            table, bias = table.to(score.table.dtype), rest[:, -1]
+            if score.squared_radius is not None and squared_radius is not None:  # dx0/d(1/c) = 1 / (2 x0)
+                squared_radius = squared_radius + (rest[:, :1] / (2 * lift(score.table, score.squared_radius))).sum()
+        gradients = query, table, bias, scale, squared_radius
+        return *(each if needed else None for each, needed in zip(gradients, wanted, strict=True)), None, None
 
 
-def _exponentials(query: Tensor, table: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return Z (N,), the shifted exponentials (N, E) and their sums (N,), or none where the sums cannot be trusted."""
-    joined, rows, shift = chunked.join(query, table, bias)
-    weights = (rows @ joined.mT).exp_()
-    total = weights.sum(dim=1)
-    return (shift + total.log(), weights, total) if bool((total >= chunked.TRUSTED).all()) else None
+def _query_gradients(score: Score, mean: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the gradients in query, scale and, through the query's times, 1/c."""
+    query, width = score.query.to(mean.dtype), score.query.shape[1]
+    product = (query * mean[:, :width]).sum(dim=1)
+    weight = (grad * score.scale)[:, None]
+    grad_query = weight * mean[:, :width]
+    if score.squared_radius is None:
+        return grad_query.to(score.query.dtype), grad * product, None
+    its_time = lift(query, score.squared_radius)
+    product = product - (its_time * mean[:, width:]).squeeze(1)
+    of_time = -weight * mean[:, width:] / its_time
+    grad_query = grad_query.addcmul_(of_time, query)
+    return grad_query.to(score.query.dtype), grad * product, of_time.sum() / 2
 
 
-def _gradients(
-    weights: Tensor, scale: Tensor, query: Tensor, table: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients from exponentials (N, E) whose row i still wants the factor scale_i."""
-    grad_query = (weights @ table).mul_(scale[:, None])
-    grad_table = weights.mT @ (query * scale[:, None])
-    return grad_query, grad_table, None if bias is None else weights.mT @ scale
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    score, (mean, precision, backend) = Score(*arguments[:_PARTS]), arguments[_PARTS:]
+    if backend == "triton":
+        from lorentz_kernels.linear_logsumexp import triton
+
+        return triton.moments(score, mean, precision)
+    return chunked.moments(score, mean=mean)
 
 
-def _recomputed_gradients(
-    grad: Tensor, lse: Tensor, query: Tensor, table: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients tile by tile, each tile of the softmax made anew."""
-    grad_query, grad_table = torch.zeros_like(query), torch.empty_like(table)
-    grad_bias = None if bias is None else torch.empty_like(bias)
-    for start in range(0, len(table), chunked.ENTRIES):
-        piece = slice(start, start + chunked.ENTRIES)
-        entries = table[piece]
-        tile = query @ entries.mT
-        if bias is not None:
-            tile += bias[piece]
-        tile.sub_(lse[:, None]).exp_().mul_(grad[:, None])
-        grad_query.addmm_(tile, entries)
-        grad_table[piece] = tile.mT @ query
-        if grad_bias is not None:
-            grad_bias[piece] = tile.sum(dim=0)
-    return grad_query, grad_table, grad_bias
+def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    score, mean = Score(*arguments[:_PARTS]), arguments[_PARTS]
+    n = len(score.query)
+    return score.scale.new_empty(n), score.scale.new_empty(n if mean else 0, _statistics(score))
+
+
+def _backward(grad: Tensor, lse: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    score, (precision, backend) = Score(*arguments[:_PARTS]), arguments[_PARTS:]
+    if backend == "triton":
+        from lorentz_kernels.linear_logsumexp import triton
+
+        return triton.table_gradient(score, lse, grad, precision)
+    return chunked.table_gradient(score, lse, grad)
+
+
+def _backward_fake(grad: Tensor, lse: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    score = Score(*arguments[:_PARTS])
+    e, d = score.table.shape
+    return lse.new_empty(e, d), lse.new_empty(e, _statistics(score) + 1 - d)
+
+
+def _statistics(score: Score) -> int:
+    """Return the number of columns of an entry, its time among them where there is one."""
+    return score.table.shape[1] + (score.squared_radius is not None)
+
+
+_logsumexp = operator(
+    f"logsumexp({_SCORE}, bool mean, str precision, str backend) -> (Tensor, Tensor)",
+    triton=_forward,
+    torch_path=_forward,
+    fake=_forward_fake,
+)
+_logsumexp_backward = operator(
+    f"logsumexp_backward(Tensor grad, Tensor lse, {_SCORE}, str precision, str backend) -> (Tensor, Tensor)",
+    triton=_backward,
+    torch_path=_backward,
+    fake=_backward_fake,
+)

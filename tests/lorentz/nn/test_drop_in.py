@@ -242,7 +242,9 @@ def assert_compiled_like_eager(layer: Layer, backend: str) -> None:
     compiled = torch.compile(module, fullgraph=True, backend=backend)
     output, expected = first(compiled(*inputs)), first(module(*inputs))
     torch.testing.assert_close(output, expected)
-    torch.testing.assert_close(gradients(module, inputs, output), gradients(module, inputs, expected))
+    pairs = zip(gradients(module, inputs, output), gradients(module, inputs, expected), strict=True)
+    for got, grad in pairs:  # sums that a compiler orders anew err by their terms, not by what is left of them
+        torch.testing.assert_close(got, grad, rtol=1e-5, atol=1e-5 * max(1.0, grad.abs().amax().item()))
 
 
 @layers_in_time

@@ -1,0 +1,197 @@
+"""`attention` for callers: picks the implementation and knows the gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorentz_kernels.attention import operators, sdpa
+from lorentz_kernels.dispatch import choose, transforming
+
+WIDEST = 128
+"""Coordinates of a head up to which there are kernels."""
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | Tensor | None = None,
+    c: float | Tensor = 1.0,
+    enable_gqa: bool = False,
+    diagonal: int = 0,
+    center_v: bool | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Return the centroids of the values, weighted by a softmax over squared Lorentzian distances.
+
+    .. math::
+        \operatorname{centroid}_j\bigl(\operatorname{softmax}_j(-s\,|q_i - k_j|_L^2),\; v_j\bigr), \qquad
+        \text{scores up to a constant:}\quad 2 s \langle q_i, k_j\rangle = 2 s\,(q_i \cdot k_j - q_{i0} k_{j0}).
+
+    Tensors hold space coordinates; times are derived in float32 from the coordinates as they are stored. The kernels
+    take float32, float16 and bfloat16 up to a width of 128. Dropout, a mask that wants a gradient, curvatures per row,
+    forward mode and `torch.func` go through plain torch, and so does a backward with `create_graph`.
+
+    Args:
+        query: points, (..., H, L, n).
+        key: points, (..., H, S, n), or (..., H_kv, S, n) with `enable_gqa`.
+        value: points, (..., H, S, m), or (..., H_kv, S, m) with `enable_gqa`.
+        attn_mask: as in torch: boolean, True takes part, or floats added to the scores; broadcasts to (..., L, S).
+            A query that no key may serve gets the origin.
+        dropout_p: probability that a weight is dropped. The centroid needs no rescaling.
+        is_causal: query i sees the keys up to i + `diagonal`, and of those the ones that `attn_mask` lets through.
+        scale: s > 0, a float or a tensor that broadcasts to (..., L, 1); by default 1 / sqrt(n).
+        c: the curvature is -c: a float, or a tensor that broadcasts to (..., 1).
+        enable_gqa: key and value have fewer heads, each for H / H_kv neighbouring heads of the query.
+        diagonal: S - L lets the last query see the last key.
+        center_v: see values from their mean, which keeps centroids of neighbouring values exact; by default in float32.
+        backend: "triton" or "torch", over what `lorentz_kernels.dispatch` would choose.
+
+    Returns:
+        Points, (..., H, L, m), in the dtype of the query; under autocast in that of autocast.
+
+    Raises:
+        ValueError: shapes do not fit, or the backend cannot run here.
+
+    Source: Chen et al., ACL 2022.
+    """
+    _check(query, key, value, scale, enable_gqa)
+    fits = max(query.shape[-1], value.shape[-1]) <= WIDEST and (not isinstance(c, Tensor) or c.numel() == 1)
+    known = dropout_p == 0 and fits and not (attn_mask is not None and attn_mask.requires_grad)
+    if choose(query, key, value, attn_mask, backend=backend) == "torch" or not known or _transforming():
+        return sdpa.attention(
+            query, key, value, attn_mask, dropout_p, is_causal,
+            scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal,
+        )  # fmt: skip
+    q, k, v = (_under_autocast(x) for x in (query, key, value))
+    own = 3 if enable_gqa else 2  # dimensions that do not broadcast
+    batch = torch.broadcast_shapes(*(x.shape[:-own] for x in (q, k, v)))
+    lead = (*batch, *q.shape[-own:-2])
+    center_v = q.dtype == torch.float32 if center_v is None else center_v
+    out: Tensor = _Attention.apply(
+        *(_four(x.expand(*batch, *x.shape[-own:]), 2, len(lead)) for x in (q, k, v)),
+        None if attn_mask is None else _four(attn_mask, 2, len(lead), lead),
+        _four(scale.float(), 2, len(lead), lead)[..., 0] if isinstance(scale, Tensor) else None,
+        c.float() if isinstance(c, Tensor) else None,
+        2.0 if isinstance(scale, Tensor) else 2 * (q.shape[-1] ** -0.5 if scale is None else scale),
+        1.0 if isinstance(c, Tensor) else c,
+        is_causal,
+        diagonal,
+        center_v,
+    )
+    return out.reshape(*lead, *out.shape[-2:])
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | Tensor | None, enable_gqa: bool) -> None:
+    n, m = query.shape[-1], key.shape[-1]
+    if n != m:
+        hint = ": did you pass ambient points? pass their space coordinates" if abs(n - m) == 1 else ""
+        raise ValueError(f"expected a query and a key of one width, got (..., {n}) and (..., {m}){hint}")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"expected as many values as keys, got {value.shape[-2]} and {key.shape[-2]}")
+    if enable_gqa and (min(query.dim(), key.dim(), value.dim()) < 3 or query.shape[-3] % key.shape[-3]):
+        shapes = tuple(query.shape), tuple(key.shape)
+        raise ValueError(f"expected query (..., H, L, n), key (..., H_kv, S, n), H a multiple of H_kv, got {shapes}")
+    if isinstance(scale, Tensor) and scale.dim() > 0 and scale.shape[-1] != 1:
+        raise ValueError(f"expected a scale that broadcasts to (..., L, 1), got {tuple(scale.shape)}")
+
+
+def _transforming() -> bool:
+    return not torch.compiler.is_compiling() and transforming()
+
+
+def _under_autocast(x: Tensor) -> Tensor:
+    """Cast space coordinates as autocast would for a product; times are derived after the cast."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _four(x: Tensor, rows: int, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:
+    """Return x with `lead` leading dimensions made two, the batch and the heads; it may have fewer, to be broadcast.
+
+    More than two are flattened, for which those of a mask or a scale, given `batch`, are expanded first.
+    """
+    x = x[(None,) * max(lead + rows - x.dim(), 0)]
+    if lead < 2:
+        return x[(None,) * (2 - lead)]
+    if lead == 2:
+        return x
+    if batch is not None:
+        x = x.expand(*batch[:-1], *x.shape[lead - 1 :])
+    return x.reshape(math.prod(x.shape[: lead - 1]), *x.shape[lead - 1 :])
+
+
+class _Attention(torch.autograd.Function):
+    """The operator, its first gradient by the other operator, all further ones by the composition of torch's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        scale: Tensor | None,
+        c: Tensor | None,
+        slope: float,
+        curvature: float,
+        causal: bool,
+        diagonal: int,
+        centred: bool,
+    ) -> Tensor:
+        options = slope, curvature, causal, diagonal, centred
+        point, rest, lse, factor = operators.attention(q, k, v, mask, scale, c, *options)
+        ctx.save_for_backward(q, k, v, mask, scale, c, point, rest, lse, factor)
+        ctx.options = options
+        return point
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, mask, scale, c, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: a second derivative may follow
+            wanted = [ctx.needs_input_grad[i] for i in (0, 1, 2, 4, 5)]
+            dq, dk, dv, to_scale, to_c = _composite_gradients(grad, q, k, v, mask, scale, c, wanted, *ctx.options)
+            return dq, dk, dv, None, to_scale, to_c, *_REST
+        dq, dk, dv, to_scale, to_c, to_c_of_keys = operators.attention_backward(
+            grad, q, k, v, mask, scale, c, *saved, *ctx.options
+        )
+        to_scale = None if scale is None else to_scale.sum_to_size(scale.shape)
+        to_c = (to_c.sum() + to_c_of_keys.sum()).reshape(c.shape) if ctx.needs_input_grad[5] else None
+        return dq, dk, dv, None, to_scale, to_c, *_REST
+
+
+_REST = (None,) * 5  # numbers have no gradients
+
+
+def _composite_gradients(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: Tensor | None,
+    c: Tensor | None,
+    wanted: list[bool],
+    slope: float,
+    curvature: float,
+    causal: bool,
+    diagonal: int,
+    centred: bool,
+) -> list[Tensor | None]:
+    """Return the gradients of q, k, v, scale and c with graphs of their own."""
+    q, k, v = (x.view_as(x) for x in (q, k, v))  # one tensor may be several of them
+    scale, c = (None if x is None else x.view_as(x) for x in (scale, c))
+    inputs = q, k, v, scale, c
+    factor = slope / 2 if scale is None else slope / 2 * scale[..., None]
+    points = sdpa.composed(q, k, v, mask, 0.0, causal, factor, curvature if c is None else c, True, diagonal)
+    given = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
+    found = iter(torch.autograd.grad(points, given, grad, create_graph=True, allow_unused=True))
+    return [next(found) if needed and x is not None else None for x, needed in zip(inputs, wanted, strict=True)]

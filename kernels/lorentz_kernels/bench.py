@@ -1,0 +1,139 @@
+"""`python -m lorentz_kernels.bench`: every kernel on this GPU, its results checked, its time beside its peers'."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import torch
+
+from lorentz_kernels.command import Refused, modules, named
+from lorentz_kernels.dispatch import INSTALLED
+from lorentz_kernels.measure import Call, Limits, Reading, Timer, read, verdicts
+
+RESULTS = Path("tests/benchmarks/results")
+
+
+def on_device(call: Call) -> float:
+    """Return the median seconds that the GPU is busy with a call."""
+    from triton.testing import do_bench
+
+    return 1e-3 * do_bench(call, warmup=20, rep=80, return_mode="median")
+
+
+def by_host(call: Call, calls: int = 300) -> float:
+    """Return the seconds that a call takes to return, the GPU having caught up before and after."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    elapsed = time.perf_counter() - start
+    torch.cuda.synchronize()
+    return elapsed / calls
+
+
+def seen(device: torch.device, timer: Timer) -> Limits:
+    """Return what the device does in a product of 8192 x 8192 bfloat16 matrices, and in a copy of 1 GiB."""
+    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    source = torch.empty(2**28, device=device)
+    target = torch.empty_like(source)
+    flops, moved = 2 * 8192**3, 2 * source.numel() * source.element_size()
+    return Limits(flops / timer(lambda: matrix @ matrix), moved / timer(lambda: target.copy_(source)))
+
+
+def run(
+    ops: dict[str, ModuleType], device: torch.device, limits: Limits, timers: tuple[Timer, Timer], seconds: float
+) -> dict[str, Any]:
+    """Check and time the operations; start nothing after `seconds`, and say what was left out.
+
+    `timers` are those of the device and of the host.
+    """
+    end = time.monotonic() + seconds
+    checks: list[dict[str, Any]] = []
+    readings: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for op, module in ops.items():
+        for check in module.checks():
+            checks += verdicts(op, check, device)
+    for op, module in ops.items():
+        for benchmark in module.benchmarks():
+            if time.monotonic() >= end:
+                left_out.append(f"{op}: {benchmark.name}")
+                continue
+            readings.append(read(op, benchmark, device, limits, timers[benchmark.by_host]).as_dict())
+    return {"checks": checks, "benchmarks": readings, "left_out": left_out}
+
+
+def table(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a Markdown table of the readings, then what failed, was missed or was left out."""
+    yield "| operation | work | ms | TFLOP/s | GB/s | of the limit | MB | faster than |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for each in (Reading(**reading) for reading in result["benchmarks"]):
+        peers = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in each.faster.items())
+        share = "" if each.share is None else f"{each.share:.0%}"
+        figures = (each.milliseconds["ours"], each.tflops, each.gbytes, share, each.megabytes["ours"])
+        cells = ["out of memory" if each.milliseconds["ours"] is None else "", *figures[1:]]
+        cells[0] = cells[0] or f"{figures[0]:.3f}"
+        yield f"| {each.op} | {each.name} | " + " | ".join("" if c is None else str(c) for c in cells) + f" | {peers} |"
+    yield ""
+    failed = [check for check in result["checks"] if not check["passed"]]
+    yield f"{len(result['checks']) - len(failed)} of {len(result['checks'])} results are within their limits"
+    for check in failed:
+        yield f"wrong: {check['op']}, {check['name']} in {check['dtype']}: {check['ratio']:.1e} > {check['limit']:.1e}"
+    for reading in result["benchmarks"]:
+        if reading["missed"]:
+            yield f"goal missed: {reading['op']}, {reading['name']}: {', '.join(reading['missed'])}"
+    for name in result["left_out"]:
+        yield f"left out, the time was over: {name}"
+
+
+@click.command()
+@click.argument("ops", nargs=-1, metavar="[OPERATION]...")
+@click.option("--seconds", default=400.0, show_default=True, help="Start no benchmark after this time.")
+@click.option(
+    "--out", default=RESULTS, type=click.Path(path_type=Path), show_default=True, help="Folder of the result."
+)
+def main(ops: tuple[str, ...], seconds: float, out: Path) -> None:
+    """Check every kernel on this GPU and time it beside its peers; print a table and write it as JSON.
+
+    Times are medians; shares are of what the same GPU did in a large product and a large copy in the same run. Exits
+    with 1 if a result is wrong.
+
+    Example: python -m lorentz_kernels.bench linear
+    """
+    listed = named(ops, modules("benchmarks"), "benchmarks")
+    if not torch.cuda.is_available():
+        raise Refused("benchmarks of kernels need a CUDA device, and torch sees none")
+    if not INSTALLED:
+        raise Refused("benchmarks of kernels need triton: pip install 'lorentz-relsim[gpu]'")
+    if not out.is_dir():
+        raise Refused(f"no folder {out}: run this from the root of the checkout, or give --out")
+    device = torch.device("cuda", torch.cuda.current_device())
+    limits = seen(device, on_device)
+    result = run(listed, device, limits, (on_device, by_host), seconds)
+    gpu = torch.cuda.get_device_name(device)
+    where = {**_where(gpu), "product_tflops": round(limits.flops / 1e12), "copy_gbytes": round(limits.bytes / 1e9)}
+    name = re.sub("[^a-z0-9]+", "_", gpu.lower()).strip("_")
+    (out / f"kernels_{name}.json").write_text(json.dumps({**where, **result}, indent=1) + "\n")
+    click.echo("\n".join([f"{gpu}: product {where['product_tflops']} TFLOP/s, copy {where['copy_gbytes']} GB/s", ""]))
+    click.echo("\n".join(table(result)))
+    if not all(check["passed"] for check in result["checks"]):
+        raise SystemExit(1)
+
+
+def _where(gpu: str) -> dict[str, str]:
+    import triton
+
+    today = datetime.now(tz=timezone.utc).date().isoformat()
+    return {"date": today, "gpu": gpu, "torch": torch.__version__, "triton": triton.__version__}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Which implementation of an operation runs: the one rule that all of them share.
+
+Triton runs on CUDA tensors of compute capability 8.0 or later, in float32, float16 or bfloat16, where it is installed.
+Everything else, the CPU and float64 above all, takes the plain torch path of the operation. The argument `backend=` of
+an operation overrides this, and the environment variable LORENTZ_KERNELS_BACKEND overrides it for a whole program; both
+are "triton" or "torch". Asked for under TRITON_INTERPRET=1, Triton interprets its kernels on CPU tensors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+Backend = Literal["triton", "torch"]
+
+VARIABLE = "LORENTZ_KERNELS_BACKEND"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CAPABILITY = (8, 0)
+INSTALLED = importlib.util.find_spec("triton") is not None
+"""Whether Triton can be imported, which happens only when a kernel is about to run."""
+
+
+def choose(*tensors: Tensor | None, backend: str | None = None) -> Backend:
+    """Return the implementation that runs on these tensors, all that an operation reads; none stands for an absent one.
+
+    Raises:
+        ValueError: the backend has an unknown name, or is "triton" where Triton cannot run.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    wanted, source = _wanted(backend)
+    if wanted == "torch":
+        return "torch"
+    obstacle = _obstacle({tensor.device for tensor in given}, {tensor.dtype for tensor in given})
+    if wanted == "triton":
+        if obstacle is not None:
+            raise ValueError(f"{source}=triton cannot run here: {obstacle}")
+        return "triton"
+    return "triton" if obstacle is None and not interpreting() else "torch"
+
+
+def interpreting() -> bool:
+    """Whether Triton interprets its kernels on the CPU, one program after another."""
+    return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on", "yes", "y")
+
+
+def transforming() -> bool:
+    """Whether a `torch.func` transform or forward mode is under way: torch's own operators know it, kernels do not."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def composes(*tensors: Tensor | None) -> bool:
+    """Whether an operation must be a composition of torch's own: under transforms, and on tensors that wrap others."""
+    return transforming() or any(t is not None and is_traceable_wrapper_subclass(t) for t in tensors)
+
+
+def _wanted(backend: str | None) -> tuple[str | None, str]:
+    """Return the backend that was asked for, none where nobody asked, and who asked."""
+    source = "backend" if backend else VARIABLE
+    wanted = backend or os.environ.get(VARIABLE) or None
+    if wanted not in ("triton", "torch", None):
+        raise ValueError(f"expected {source}=triton or {source}=torch, got {wanted!r}")
+    return wanted, source
+
+
+def _obstacle(devices: Iterable[torch.device], dtypes: Iterable[torch.dtype]) -> str | None:
+    """Return why Triton cannot run on such tensors, none where it can."""
+    if not INSTALLED:
+        return "triton is not installed: pip install 'lorentz-relsim[gpu]'"
+    wrong = [str(dtype) for dtype in dtypes if dtype.is_floating_point and dtype not in DTYPES]
+    if wrong:
+        return f"its kernels take float32, float16 and bfloat16, got {wrong[0]}: use backend=torch"
+    for device in devices:
+        if device.type == "cpu" and interpreting():
+            continue
+        if device.type != "cuda":
+            return f"the tensors are on {device}: move them to a CUDA device, or set TRITON_INTERPRET=1 to interpret"
+        capability = torch.cuda.get_device_capability(device)
+        if capability < CAPABILITY:
+            return f"{device} has compute capability {capability}, and {CAPABILITY} is needed: use backend=torch"
+    return None

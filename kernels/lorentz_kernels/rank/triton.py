@@ -1,0 +1,145 @@
+"""The kernels of `linear_rank`: one counts over tiles of scores, one gives the scores of single pairs.
+
+Both multiply tiles of one shape with the same instructions, so the score of a pair is the same number wherever it
+stands in a tile: what the count is compared with, and what it is corrected by for excluded entries.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.score import Score
+from lorentz_kernels.score.triton import SIDE, Operands, load_rows, multiply, operands, splits_for
+
+
+@triton.jit
+def count_tiles(
+    Q, T, QS, TS, OF_TARGET, ABOVE, EQUAL, rows, entries, share,
+    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """For BLOCK queries and `share` entries: how many products are above that of the target, and how many equal it."""
+    first = tl.program_id(0) * BLOCK
+    split = tl.program_id(1)
+    row = first + tl.arange(0, BLOCK)
+    q = load_rows(Q, first, rows, COLUMNS, WIDTH, BLOCK, True)
+    qs = None
+    if QS is not None:
+        qs = load_rows(QS, first, rows, SIDE, SIDE, BLOCK, True)
+    of_target = tl.load(OF_TARGET + row, mask=row < rows, other=0.0)
+    above = tl.zeros([BLOCK], tl.int32)
+    equal = tl.zeros([BLOCK], tl.int32)
+    start = split * share
+    stop = tl.minimum(start + share, entries)
+    whole = start + tl.maximum(stop - start, 0) // BLOCK * BLOCK
+    for entry in range(start, whole, BLOCK):
+        above, equal = _compare(
+            T, TS, entry, stop, q, qs, of_target, above, equal, COLUMNS, WIDTH, BLOCK, False, PRECISION
+        )
+    if whole < stop:
+        above, equal = _compare(
+            T, TS, whole, stop, q, qs, of_target, above, equal, COLUMNS, WIDTH, BLOCK, True, PRECISION
+        )
+    at = split.to(tl.int64) * rows + row
+    tl.store(ABOVE + at, above, mask=row < rows)
+    tl.store(EQUAL + at, equal, mask=row < rows)
+
+
+@triton.jit
+def _compare(
+    T, TS, first, stop, q, qs, of_target, above, equal,
+    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    t = load_rows(T, first, stop, COLUMNS, WIDTH, BLOCK, MASKED)
+    ts = None
+    if qs is not None:
+        ts = load_rows(TS, first, stop, SIDE, SIDE, BLOCK, MASKED)
+    s = multiply(q, t, qs, ts, PRECISION)
+    if MASKED:
+        s = tl.where((first + tl.arange(0, BLOCK) < stop)[None, :], s, float("nan"))  # neither above nor equal
+    above += tl.sum((s > of_target[:, None]).to(tl.int32), 1)
+    equal += tl.sum((s == of_target[:, None]).to(tl.int32), 1)
+    return above, equal
+
+
+@triton.jit
+def multiply_pairs(
+    Q, T, QS, TS, ROW, ENTRY, OUT, pairs,
+    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The products of BLOCK pairs of a query and an entry: the diagonal of a tile."""
+    slot = tl.arange(0, BLOCK)
+    pair = tl.program_id(0).to(tl.int64) * BLOCK + slot
+    live = pair < pairs
+    row = tl.load(ROW + pair, mask=live, other=0)
+    entry = tl.load(ENTRY + pair, mask=live, other=0)
+    column = tl.arange(0, WIDTH)[None, :]
+    q = tl.load(Q + row[:, None] * COLUMNS + column, mask=column < COLUMNS, other=0.0)
+    t = tl.load(T + entry[:, None] * COLUMNS + column, mask=column < COLUMNS, other=0.0)
+    qs = None
+    ts = None
+    if QS is not None:
+        side = tl.arange(0, SIDE)[None, :]
+        qs = tl.load(QS + row[:, None] * SIDE + side)
+        ts = tl.load(TS + entry[:, None] * SIDE + side)
+    s = multiply(q, t, qs, ts, PRECISION)
+    diagonal = tl.sum(tl.where(slot[:, None] == slot[None, :], s, 0.0), 1)
+    tl.store(OUT + pair, diagonal, mask=live)
+
+
+def counts(
+    score: Score,
+    target: Tensor,
+    offsets: Tensor | None,
+    excluded: Tensor | None,
+    precision: str,
+    *,
+    splits: int | None = None,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what `naive.counts` does."""
+    rows, entries = len(score.query), len(score.table)
+    if rows == 0:
+        return torch.empty_like(target), torch.empty_like(target)
+    given = operands(score, precision)
+    config = config or pick("rank", "tiles", given.table, width=given.width)
+    block = config["BLOCK"]
+    of_target = pair_products(given, torch.arange(rows, device=target.device), target, config)
+    splits = splits or splits_for(triton.cdiv(rows, block), entries, block, score.query.device)
+    share = triton.cdiv(triton.cdiv(entries, splits), block) * block
+    above, equal = (target.new_empty(splits, rows, dtype=torch.int32) for _ in range(2))
+    count_tiles[(triton.cdiv(rows, block), splits)](
+        given.query, given.table, given.query_side, given.table_side, of_target, above, equal, rows, entries, share,
+        COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config, enable_fp_fusion=True,
+    )  # fmt: skip
+    above, equal = above.sum(dim=0), equal.sum(dim=0) - 1
+    if offsets is not None and excluded is not None:
+        row = torch.repeat_interleave(offsets.diff(), output_size=len(excluded))
+        row, entry = _distinct(row, excluded, entries)
+        kept = entry == target[row]  # the target itself always stays
+        other, own = pair_products(given, row, entry, config), of_target[row]
+        above = above.index_add(0, row, -((other > own) & ~kept).long())
+        equal = equal.index_add(0, row, -((other == own) & ~kept).long())
+    lost = of_target.isnan()
+    return torch.where(lost, entries - 1, above), torch.where(lost, 0, equal)
+
+
+def pair_products(given: Operands, row: Tensor, entry: Tensor, config: Config) -> Tensor:
+    """Return the products of pairs of a query and an entry, (M,) and (M,), as the tiles have them."""
+    out = given.scale.new_empty(len(row))
+    if len(row):
+        multiply_pairs[(triton.cdiv(len(row), config["BLOCK"]),)](
+            given.query, given.table, given.query_side, given.table_side, row.contiguous(), entry.contiguous(), out,
+            len(row), COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config,
+            enable_fp_fusion=True,
+        )  # fmt: skip
+    return out
+
+
+def _distinct(row: Tensor, entry: Tensor, entries: int) -> tuple[Tensor, Tensor]:
+    """Return each pair once."""
+    keys = torch.unique(row * entries + entry)
+    return keys // entries, keys % entries

@@ -1,0 +1,144 @@
+"""The score that log-partitions and ranks share: one product of a query with a row of a table.
+
+    Euclidean:   score_ie = scale_i query_i . table_e + bias_e
+    Lorentzian:  score_ie = scale_i (query_i . table_e - query_i0 table_e0) + bias_e,  x0 = sqrt(1/c + |x|^2)
+
+Times are derived from the coordinates where they are needed, in float32 or better.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorentz_kernels.dispatch import choose
+
+WIDEST = 512  # bytes of a row up to which it is one tile of the Triton kernels
+
+
+class Score(NamedTuple):
+    """The parts of a score. Query and table have one dtype, the rest is in float32 or better."""
+
+    query: Tensor  # (N, d)
+    table: Tensor  # (E, d)
+    bias: Tensor | None  # (E,)
+    scale: Tensor  # (N,)
+    squared_radius: Tensor | None  # (), 1/c of a Lorentzian score
+
+
+def euclidean(query: Tensor, table: Tensor, bias: Tensor | None, scale: float | Tensor) -> Score:
+    """Return the score scale_i (query_i . table_e) + bias_e.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    query, table = _aligned(query, table, bias)
+    return Score(query, table, _wide(bias, query), _rows("scale", scale, query), None)
+
+
+def lorentzian(query: Tensor, table: Tensor, bias: Tensor | None, beta: float | Tensor, c: float | Tensor) -> Score:
+    """Return the score beta_i (query_i . table_e - query_i0 table_e0) + bias_e of points given by their space parts.
+
+    Raises:
+        ValueError: the shapes do not fit, or `c` is not one number.
+    """
+    query, table = _aligned(query, table, bias)
+    if isinstance(c, Tensor) and c.numel() != 1:
+        raise ValueError(f"expected c to be one number, got {tuple(c.shape)}: points of one table have one curvature")
+    squared_radius = 1 / torch.as_tensor(c).to(query.device, wide(query.dtype)).reshape(())
+    return Score(query, table, _wide(bias, query), _rows("beta", beta, query), squared_radius)
+
+
+def implementation(score: Score, backend: str | None) -> str:
+    """Return "triton" or "torch", as `dispatch.choose` does; rows too wide for one tile take torch on every device.
+
+    Raises:
+        ValueError: the backend cannot run.
+    """
+    columns, widest = score.query.shape[1], WIDEST // score.query.element_size()
+    if columns > widest and backend == "triton":
+        raise ValueError(f"backend=triton cannot run here: it takes up to {widest} columns, got {columns}: use torch")
+    if columns > widest:
+        return "torch"
+    return choose(score.query, score.table, score.scale, score.bias, backend=backend)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which times, scores and sums are formed: float32 or better."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def time(points: Tensor, squared_radius: Tensor) -> Tensor:
+    """Return x0 = sqrt(1/c + |x|^2) of points (M, n), shape (M, 1)."""
+    return (squared_radius + points.to(squared_radius.dtype).square().sum(-1, keepdim=True)).sqrt()
+
+
+def lift(points: Tensor, squared_radius: Tensor) -> Tensor:
+    """Return what `time` does, in one pass, for values only: a norm has no second derivative at the origin."""
+    return torch.hypot(points.norm(dim=-1, keepdim=True, dtype=squared_radius.dtype), squared_radius.sqrt())
+
+
+def logits(score: Score) -> Tensor:
+    """Return all scores, (N, E): the specification."""
+    query, table = score.query.to(score.scale.dtype), score.table.to(score.scale.dtype)
+    product = query @ table.mT  # (N, d) x (d, E) -> (N, E)
+    if score.squared_radius is not None:
+        product = product - time(query, score.squared_radius) * time(table, score.squared_radius).mT
+    product = score.scale[:, None] * product
+    return product if score.bias is None else product + score.bias
+
+
+def at(score: Score, target: Tensor) -> Tensor:
+    """Return the scores of one row of the table for each query, (N,), as sums of products that are not rounded."""
+    if target.shape != score.query.shape[:1]:
+        raise ValueError(f"expected target (N,) = ({len(score.query)},), got {tuple(target.shape)}")
+    wider = score.scale.dtype
+    # Embedding, because its backward adds in a fixed order on every device.
+    query, entry = score.query.to(wider), F.embedding(target, score.table).to(wider)
+    product = (query * entry).sum(-1)
+    if score.squared_radius is not None:
+        product = product - (time(query, score.squared_radius) * time(entry, score.squared_radius)).squeeze(1)
+    product = score.scale * product
+    return product if score.bias is None else product + F.embedding(target, score.bias[:, None]).squeeze(1)
+
+
+def columns(score: Score, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rows (N, k + 1) and entries (E, k + 1) whose product is the score; times and bias are columns. No gradient.
+
+    With a shift (N,), the product of the rows (N, k + 2) and entries (E, k + 2) is the score less the shift of the row.
+    """
+    wider = score.scale.dtype
+    left, right = [score.query.to(wider)], [score.table.to(wider)]
+    if score.squared_radius is not None:
+        left, right = [*left, -lift(left[0], score.squared_radius)], [*right, lift(right[0], score.squared_radius)]
+    left = [score.scale[:, None] * part for part in left]
+    one_row, one_entry = (part.new_ones(()).expand(len(part), 1) for part in (left[0], right[0]))
+    left, right = [*left, one_row], [*right, 0 * one_entry if score.bias is None else score.bias[:, None]]
+    if shift is not None:
+        left, right = [*left, -shift[:, None]], [*right, one_entry]
+    return torch.cat(left, dim=1), torch.cat(right, dim=1)
+
+
+def _aligned(query: Tensor, table: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return query and table in one dtype, once their shapes are known to fit."""
+    fits = query.ndim == table.ndim == 2 and query.shape[1] == table.shape[1] and len(table) > 0
+    if not fits or (bias is not None and bias.shape != table.shape[:1]):
+        shapes = tuple(query.shape), tuple(table.shape), None if bias is None else tuple(bias.shape)
+        raise ValueError(f"expected query (N, d), table (E, d), bias (E,) or none, E > 0, got {shapes}")
+    dtype = torch.promote_types(query.dtype, table.dtype)
+    return query.to(dtype), table.to(dtype)
+
+
+def _wide(bias: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(wide(like.dtype))
+
+
+def _rows(name: str, scale: float | Tensor, query: Tensor) -> Tensor:
+    """Return a number for all queries, or one for each, as (N,)."""
+    given = torch.as_tensor(scale, device=query.device).to(wide(query.dtype))
+    if given.numel() != 1 and given.shape != query.shape[:1]:
+        raise ValueError(f"expected {name} to be one number or (N,) = ({len(query)},), got {tuple(given.shape)}")
+    return given.reshape(-1).expand(len(query))

@@ -1,0 +1,91 @@
+"""What only a GPU can show: results in real dtypes, the same bits twice, graphs, long offsets, the second device.
+
+Run with `pytest -m gpu tests/kernels/test_gpu.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorentz_kernels.command import modules
+from lorentz_kernels.linear import linear, naive
+from lorentz_kernels.measure import Benchmark, Check, verdicts
+from lorentz_kernels.riemannian_adam import adam_step, adam_step_
+from tests.kernels.compare import assert_close
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+CUDA = torch.device("cuda")
+CHECKS = [(op, check) for op, module in modules("benchmarks").items() for check in module.checks()]
+BENCHMARKS = [(op, each) for op, module in modules("benchmarks").items() for each in module.benchmarks()]
+
+every_check = pytest.mark.parametrize(("op", "check"), CHECKS, ids=[f"{op}-{check.name}" for op, check in CHECKS])
+
+
+def large(gigabytes: int) -> pytest.MarkDecorator:
+    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+    return pytest.mark.skipif(memory < gigabytes * 2**30, reason=f"needs {gigabytes} GiB of GPU memory")
+
+
+@every_check
+def test_results_are_within_their_limits_in_every_dtype(op: str, check: Check) -> None:
+    assert [each for each in verdicts(op, check, CUDA) if not each["passed"]] == []
+
+
+@every_check
+def test_results_are_the_same_bits_twice(op: str, check: Check) -> None:
+    for dtype in check.limits:
+        first, second = ([actual for _, _, actual in check.run(CUDA, dtype)] for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), dtype
+
+
+@pytest.mark.parametrize(("op", "work"), BENCHMARKS, ids=[f"{op}-{each.name}" for op, each in BENCHMARKS])
+def test_kernels_can_be_captured_in_a_graph(op: str, work: Benchmark) -> None:
+    """Nothing waits for a value on the host, and what a kernel needs is chosen by shapes alone."""
+    call = work.make(CUDA).calls["ours"]
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    graph.replay()
+    torch.cuda.synchronize()
+
+
+@large(24)
+def test_rows_beyond_two_to_the_31_are_found_by_linear() -> None:
+    width, count = 512, 2**22 + 5  # 2^31 + 2560 numbers
+    x = torch.zeros(count, width, device="cuda", dtype=torch.bfloat16)
+    x[-3:] = torch.randn(3, width, device="cuda")
+    weight, time_weight, bias = (torch.randn(s, device="cuda").bfloat16() for s in ((width, width), width, width))
+    y = linear(x, weight, time_weight, bias)
+    expected = naive.linear(x[-3:].double(), weight.double(), time_weight.double(), bias.double())
+    assert_close("y", expected, y[-3:], 1e-2)
+
+
+@large(64)
+def test_rows_beyond_two_to_the_31_are_found_by_adam() -> None:
+    width, count = 128, 2**24 + 5
+    x, w = torch.zeros(2, count, width, device="cuda")
+    v = torch.zeros(count, 1, device="cuda")
+    last = torch.tensor([count - 1, 0], device="cuda")
+    grad = torch.randn(2, width, device="cuda")
+    adam_step_(x, grad, w, v, 1, lr=0.1, rows=(last,))
+    zero = torch.zeros(2, width, device="cuda", dtype=torch.float64)
+    expected, _, _ = adam_step(zero, grad.double(), zero, zero[:, :1], 1, lr=0.1)
+    assert_close("x", expected, x[last], 1e-5)
+    assert int((x != 0).any(dim=1).sum()) == 2
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_kernels_run_on_the_device_of_their_tensors() -> None:
+    x, weight = torch.randn(5, 4, device="cuda:1"), torch.randn(3, 4, device="cuda:1")
+    with torch.cuda.device(0):
+        y = linear(x, weight, weight[:, 0])
+    assert y.device == x.device
+    assert_close("y", naive.linear(x.double(), weight.double(), weight[:, 0].double()), y, 1e-5)
