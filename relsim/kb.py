@@ -128,8 +128,8 @@ class KB:
     @cached_property
     def facts(self) -> Triples:
         """All facts, whatever their split."""
-        if len(self.splits) == 1:
-            return next(iter(self.splits.values()))
+        if len(self.splits) == 1 and (np.diff(self.train.relation) >= 0).all():
+            return self.train  # merged and sorted already
         return Triples.concat(self.splits.values())
 
     @cached_property
@@ -180,8 +180,8 @@ class KB:
         """
         facts = ((name, {key: getattr(part, key) for key in COLUMNS}) for name, part in self.splits.items())
         with atomic_folder(path, MANIFEST) as folder:
-            write_names(folder / "entities.parquet", [Names(self.entities).combined()])
-            write_names(folder / "relations.parquet", [Names(self.relations).combined()])
+            write_names(folder / "entities.parquet", Names(self.entities).array.chunks)
+            write_names(folder / "relations.parquet", Names(self.relations).array.chunks)
             write_facts(folder / "triples.parquet", facts)
             write_manifest(folder, self.source, self.skipped, list(self.splits))
 

@@ -46,7 +46,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         _held.discard(scratch)
-        os.close(lock)
+        lock.release()
 
 
 def restore(target: Path) -> None:
@@ -59,35 +59,54 @@ def restore(target: Path) -> None:
             retired.rename(target)
 
 
-def _acquire(scratch: Path, target: Path) -> int:
-    """Return a descriptor of `scratch`, made where it is missing, with an exclusive lock on it."""
+def _acquire(scratch: Path, target: Path) -> _Lock:
+    """Return an exclusive lock on `scratch`, which is made where it is missing."""
     while True:
         scratch.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(scratch, os.O_RDONLY)
-        except FileNotFoundError:  # its last holder has just renamed it
-            continue
-        try:
-            _lock(descriptor, target)
-            if scratch.exists() and os.path.samestat(os.fstat(descriptor), scratch.stat()):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        lock = _Lock(scratch, target)
+        if lock.holds(scratch):
+            return lock
+        lock.release()  # its last holder has just renamed it
 
 
-def _lock(descriptor: int, target: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RelsimError(
-            f"{target}: another process is writing it: wait until it is done, or name another folder"
-        ) from None
-    except OSError:  # some network file systems have no locks on folders
-        return
+class _Lock:
+    """An exclusive lock on a folder, whatever name the folder has later; it ends with the process at the latest."""
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        """Lock `folder`.
+
+        Raises:
+            RelsimError: another process has locked it, and so is writing `target`.
+        """
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
+        try:
+            self._descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:  # renamed since
+            return
+        except BlockingIOError:
+            self.release()
+            raise RelsimError(
+                f"{target}: another process is writing it: wait until it is done, or name another folder"
+            ) from None
+        except OSError:  # some network file systems have no locks on folders
+            return
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is still the folder that was locked."""
+        if self._descriptor is None:
+            return fcntl is None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), folder.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _swap(scratch: Path, target: Path) -> None:
@@ -95,15 +114,14 @@ def _swap(scratch: Path, target: Path) -> None:
     if not target.exists():
         scratch.rename(target)
         return
-    held = os.open(target, os.O_RDONLY)
+    held = _Lock(target, target)  # its content takes the place of the scratch folder, and must not become another's
     try:
-        _lock(held, target)  # the old content takes the place of the scratch folder, and must not become another's
         if _exchange(scratch, target):
             shutil.rmtree(scratch, ignore_errors=True)
         else:
             _rename_both(scratch, target)
     finally:
-        os.close(held)
+        held.release()
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -16,10 +16,6 @@ class Names(Sequence[str]):
             names = pa.array(names, pa.string())
         self.array = names if isinstance(names, pa.ChunkedArray) else pa.chunked_array([names])
 
-    def combined(self) -> pa.Array:
-        """Return the names as one array."""
-        return self.array.combine_chunks()
-
     def __len__(self) -> int:
         return len(self.array)
 
