@@ -33,7 +33,7 @@ class _Run(NamedTuple):
 
 
 class Gathering:
-    """Takes batches with `add`; `entities`, `relations` and `facts` then give what they hold, numbered and merged."""
+    """Takes batches with `add`; `vocabularies` and `facts` then give what they hold, numbered and merged."""
 
     def __init__(self, scratch: Scratch, predicates: Sequence[str] = ()) -> None:
         self._scratch, self._predicates = scratch, tuple(predicates)

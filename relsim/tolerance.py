@@ -25,9 +25,8 @@ class Tolerance:
         """
         if not 0 <= share <= 1:
             raise RelsimError(f"bad_lines {share}: expected a share, 0 for none, 0.01 for one line in a hundred")
-        self._share, self._warn = share, warn
-        self._first: str | None = None
-        self._untold: list[str] = []
+        self._share, self._warn = share, warn or (lambda _: None)
+        self._first: list[str] = []
         self.lines = self.bad = 0
 
     def note(self, path: Path, batch: Batch) -> None:
@@ -38,8 +37,8 @@ class Tolerance:
         """
         self.lines += batch.lines
         self.bad += len(batch.bad)
-        for line in batch.bad[: SHOWN - len(self._untold)]:
-            self._untold.append(f"{path}:{line.number}: {line.fault}")
+        for line in batch.bad[: SHOWN - len(self._first)]:
+            self._first.append(f"{path}:{line.number}: {line.fault}")
         if self.bad > self._share * max(self.lines, _EARLY):
             self._refuse()
 
@@ -51,15 +50,16 @@ class Tolerance:
         """
         if self.bad > self._share * self.lines:
             self._refuse()
-        for line in self._untold if self._warn else ():
-            self._warn(line)  # type: ignore[misc]
-        if self._warn and self.bad > len(self._untold):
-            self._warn(f"{self.bad - len(self._untold):,} more bad lines")
+        for line in self._first:
+            self._warn(line)
+        if self.bad > len(self._first):
+            self._warn(f"{self.bad - len(self._first):,} more bad lines")
 
     def _refuse(self) -> None:
-        more = ""
-        if self.bad > 1:
-            allowed = math.floor(self._share * self.lines)
-            more = f" ({self.bad - 1:,} more of {self.lines:,} lines are bad, and --bad-lines {self._share:g} allows "
-            more += f"{allowed:,})"
-        raise RelsimError(self._untold[0] + more)
+        if self.bad == 1:
+            raise RelsimError(self._first[0])
+        allowed = math.floor(self._share * self.lines)
+        raise RelsimError(
+            f"{self._first[0]} ({self.bad - 1:,} more of {self.lines:,} lines are bad, and --bad-lines "
+            f"{self._share:g} allows {allowed:,})"
+        )

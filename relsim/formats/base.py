@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from relsim.formats.stream import bare_name
+
 
 class BadLine(NamedTuple):
     """A line that says no fact, and is no comment either: its number, and the fault with its remedy."""
@@ -55,6 +57,4 @@ class Format:
 
 def suffixed(*suffixes: str) -> Callable[[Path], bool]:
     """Return whether a path ends in one of `suffixes`, that of its compression left aside."""
-    from relsim.formats.stream import bare_name
-
     return lambda path: bare_name(path).suffix.lower() in suffixes
