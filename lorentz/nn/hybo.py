@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lorentz.functional as LF
-from lorentz._direction import unit
 from lorentz._precision import widen
 from lorentz.manifold import Lorentz
 from lorentz.nn.module import LorentzModule, check_width
+from lorentz_kernels.scaled_direction import scaled_direction
 
 Activation = Callable[[Tensor], Tensor]
+Ambient = tuple[Tensor, Tensor | None]
+"""Space coordinates (..., n) and the time coordinate (..., 1); none where it is the time of the point."""
 
 
 class _GatedLinear(LorentzModule):
@@ -76,18 +78,26 @@ class _GatedLinear(LorentzModule):
         """The largest value lambda of the gate: a float, or a positive tensor of shape (1,) when learnable."""
         return self._scale if self.log_scale is None else widen(self.log_scale).exp()
 
-    def activate(self, s: Tensor) -> Tensor:
-        """Return h(s), s itself without an activation."""
-        return s if self.activation is None else self.activation(s)
+    def activated(self, x: Tensor) -> Ambient:
+        """Return h of the ambient coordinates of x."""
+        if self.activation is None:
+            return x, None
+        return self.activation(x), self.activation(LF.time(x, self.manifold.c, keepdim=True))
 
-    def direction(self, x: Tensor, x0: Tensor) -> Tensor:
-        """Return the unit vector along W x + w_t x0 + b, zero where that is zero: (..., out), float32 or better."""
-        return unit(F.linear(x, self.weight, self.bias) + x0 * self.time_weight)
+    def direction(self, p: Ambient) -> Tensor:
+        """Return W p + w_t p0 + b: (..., out)."""
+        return self._map(p, self.weight, self.time_weight, self.bias)
 
-    def gate(self, x: Tensor, x0: Tensor) -> Tensor:
-        """Return lambda sigmoid(v.x + w x0 + b'): (..., 1), float32 or better."""
-        logit = F.linear(x, self.gate_weight, self.gate_bias) + x0 * self.gate_time_weight
+    def gate(self, p: Ambient) -> Tensor:
+        """Return lambda sigmoid(v.p + w p0 + b'): (..., 1), float32 or better."""
+        logit = self._map(p, self.gate_weight, self.gate_time_weight, self.gate_bias)
         return self.scale * torch.sigmoid(widen(logit))
+
+    def _map(self, p: Ambient, weight: Tensor, time_weight: Tensor, bias: Tensor | None) -> Tensor:
+        space, time = p
+        if time is None:
+            return LF.linear(space, weight, time_weight, bias, self.manifold.c)
+        return F.linear(space, weight, bias) + time * time_weight
 
     def extra_repr(self) -> str:
         """Return the arguments of the constructor, lambda at its present value."""
@@ -135,9 +145,8 @@ class NormalizedLinear(_GatedLinear):
     def forward(self, input: Tensor) -> Tensor:
         """Map points (..., in_features) to points (..., out_features)."""
         check_width(input, self.in_features)
-        x0 = LF.time(input, self.manifold.c, keepdim=True)
-        direction = self.direction(self.activate(input), self.activate(x0))
-        return (self.gate(input, x0) * direction).to(output_dtype(input))
+        direction, gate = self.direction(self.activated(input)), self.gate((input, None))
+        return scaled_direction(direction, gate).to(output_dtype(input))
 
 
 class HyboLinear(_GatedLinear):
@@ -158,11 +167,11 @@ class HyboLinear(_GatedLinear):
         """Map points (..., in_features) to points (..., out_features)."""
         check_width(input, self.in_features)
         c = self.manifold.c
-        x, x0 = self.activate(input), self.activate(LF.time(input, c, keepdim=True))
-        above = self.gate(x, x0) + 0.1  # y0 less 1 / sqrt(c), the time of the origin
+        p = self.activated(input)
+        above = self.gate(p) + 0.1  # y0 less 1 / sqrt(c), the time of the origin
         origin0 = LF.time(above[..., :0], c, keepdim=True)
         radius = (above * (above + 2 * origin0)).sqrt()
-        return (radius * self.direction(x, x0)).to(output_dtype(input))
+        return scaled_direction(self.direction(p), radius).to(output_dtype(input))
 
 
 def output_dtype(input: Tensor) -> torch.dtype:

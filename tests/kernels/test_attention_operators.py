@@ -183,3 +183,13 @@ def test_what_no_kernel_knows_takes_the_plain_path(monkeypatch: pytest.MonkeyPat
     assert attention(q, k, v, dropout_p=0.5).shape == expected.shape
     wide = torch.randn(3, 200)
     torch.testing.assert_close(attention(wide, wide, wide), naive.attention(wide, wide, wide))
+    torch.testing.assert_close(attention(q, k.half(), v), naive.attention(q, k.half().float(), v))
+
+
+@pytest.mark.usefixtures("fused")
+def test_a_mask_or_a_scale_of_another_shape_is_named() -> None:
+    q, k, v = operands()
+    with pytest.raises(ValueError, match=r"expected attn_mask to broadcast to \(2, 2, 3, 5\), got \(4, 1, 1, 3, 5\)"):
+        attention(q, k, v, torch.ones(4, 1, 1, 3, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"expected scale to broadcast to \(2, 2, 3, 1\), got \(3, 2, 2, 3, 1\)"):
+        attention(q, k, v, scale=torch.ones(3, 2, 2, 3, 1))

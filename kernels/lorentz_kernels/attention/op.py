@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.attention import operators, sdpa
-from lorentz_kernels.dispatch import choose, transforming
+from lorentz_kernels.dispatch import choose, composes
 
 WIDEST = 128
 """Coordinates of a head up to which there are kernels."""
@@ -64,22 +64,21 @@ def attention(
     Source: Chen et al., ACL 2022.
     """
     _check(query, key, value, scale, enable_gqa)
-    fits = max(query.shape[-1], value.shape[-1]) <= WIDEST and (not isinstance(c, Tensor) or c.numel() == 1)
-    known = dropout_p == 0 and fits and not (attn_mask is not None and attn_mask.requires_grad)
-    if choose(query, key, value, attn_mask, backend=backend) == "torch" or not known or _transforming():
+    fused = choose(query, key, value, attn_mask, backend=backend) == "triton" and dropout_p == 0
+    if not fused or not _known(query, key, value, attn_mask, c) or _composing(query, key, value, attn_mask, scale, c):
         return sdpa.attention(
             query, key, value, attn_mask, dropout_p, is_causal,
             scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal,
         )  # fmt: skip
-    q, k, v = (_under_autocast(x) for x in (query, key, value))
+    q, k, v = (x.to(_dtype(x)) for x in (query, key, value))  # times are derived from what autocast leaves
     own = 3 if enable_gqa else 2  # dimensions that do not broadcast
     batch = torch.broadcast_shapes(*(x.shape[:-own] for x in (q, k, v)))
     lead = (*batch, *q.shape[-own:-2])
     center_v = q.dtype == torch.float32 if center_v is None else center_v
     out: Tensor = _Attention.apply(
-        *(_four(x.expand(*batch, *x.shape[-own:]), 2, len(lead)) for x in (q, k, v)),
-        None if attn_mask is None else _four(attn_mask, 2, len(lead), lead),
-        _four(scale.float(), 2, len(lead), lead)[..., 0] if isinstance(scale, Tensor) else None,
+        *(_four(x.expand(*batch, *x.shape[-own:]), len(lead)) for x in (q, k, v)),
+        None if attn_mask is None else _aligned("attn_mask", attn_mask, lead, (q.shape[-2], k.shape[-2])),
+        _aligned("scale", scale.float(), lead, (q.shape[-2], 1))[..., 0] if isinstance(scale, Tensor) else None,
         c.float() if isinstance(c, Tensor) else None,
         2.0 if isinstance(scale, Tensor) else 2 * (q.shape[-1] ** -0.5 if scale is None else scale),
         1.0 if isinstance(c, Tensor) else c,
@@ -104,22 +103,39 @@ def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | Tensor | No
         raise ValueError(f"expected a scale that broadcasts to (..., L, 1), got {tuple(scale.shape)}")
 
 
-def _transforming() -> bool:
-    return not torch.compiler.is_compiling() and transforming()
+def _known(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, c: float | Tensor) -> bool:
+    """Whether the kernels have what is asked for."""
+    one_dtype = len({_dtype(x) for x in (q, k, v)}) == 1
+    one_curvature = not isinstance(c, Tensor) or c.numel() == 1
+    wants_mask = mask is not None and mask.requires_grad
+    return one_dtype and one_curvature and not wants_mask and max(q.shape[-1], v.shape[-1]) <= WIDEST
 
 
-def _under_autocast(x: Tensor) -> Tensor:
-    """Cast space coordinates as autocast would for a product; times are derived after the cast."""
+def _composing(*tensors: Any) -> bool:
+    """Whether only compositions of torch's own operators will do; a compiler takes the operator as it is."""
+    return not torch.compiler.is_compiling() and composes(*(x for x in tensors if isinstance(x, Tensor)))
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that autocast would give a product of x."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _four(x: Tensor, rows: int, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:
-    """Return x with `lead` leading dimensions made two, the batch and the heads; it may have fewer, to be broadcast.
+def _aligned(name: str, x: Tensor, lead: tuple[int, ...], rows: tuple[int, int]) -> Tensor:
+    """Return a mask or a scale with the dimensions that the operator wants."""
+    shape = torch.Size((*lead, *rows))
+    if torch.broadcast_shapes(x.shape, shape) != shape:
+        raise ValueError(f"expected {name} to broadcast to {tuple(shape)}, got {tuple(x.shape)}")
+    return _four(x, len(lead), lead)
+
+
+def _four(x: Tensor, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:
+    """Return x (..., L, n) with `lead` leading dimensions made two, the batch and the heads; it may have fewer.
 
     More than two are flattened, for which those of a mask or a scale, given `batch`, are expanded first.
     """
-    x = x[(None,) * max(lead + rows - x.dim(), 0)]
+    x = x[(None,) * (lead + 2 - x.dim())]
     if lead < 2:
         return x[(None,) * (2 - lead)]
     if lead == 2:

@@ -10,28 +10,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lorentz_kernels.score import Score, columns
+from lorentz_kernels.score import Score, query_columns, table_columns, table_times
 
 ROWS, ENTRIES = 1024, 384  # a float32 tile of 1.5 MiB: measured best of 64..2048 x 256..14541 on AVX2 cores
+JOINED = 16 * ENTRIES  # entries whose columns are joined at a time, for all queries
 HEADROOM = 60.0  # scores up to this cannot overflow exp in float32, nor can their sum over 2**30 entries
 TRUSTED = 1e-20  # a sum this large lost nothing to underflow: terms below 1e-38 of 2**30 entries are 1e-9 of it
 
 
 def moments(score: Score, *, mean: bool) -> tuple[Tensor, Tensor]:
     """Return the log-partition (N,) and the softmax mean of the table (N, k), of no rows where it is not asked for."""
-    shift = _shifts(score)
-    rows, entries = columns(score, shift)
+    shift, width = _shifts(score), score.table.shape[1]
+    rows, times = query_columns(score, shift), table_times(score)
     lse = rows.new_empty(len(rows))
-    average = rows.new_empty(len(rows) if mean else 0, entries.shape[1] - 2)
-    for start in range(0, len(rows), ROWS):
-        block = slice(start, start + ROWS)
-        total, weighted = _sums(rows[block], entries, mean)
-        if _trusted(total):
-            lse[block] = shift[block] + total.log()
+    average = rows.new_empty(len(rows) if mean else 0, rows.shape[1] - 2)
+    all_sums, all_weighted = _sums(rows, score, times, mean)
+    for block in _blocks(rows):
+        sums, weighted = all_sums[:, block], all_weighted[block]
+        if _trusted(sums[0]):
+            lse[block] = shift[block] + sums[0].log()
         else:
-            lse[block], total, weighted = _sums_with_maximum(rows[block, :-1], entries[:, :-1], mean)
+            lse[block], sums, weighted = _sums_with_maximum(rows[block, :-1], score, times, mean)
         if mean:
-            average[block] = weighted.div_(total[:, None])
+            total = sums[0].clamp_min(torch.finfo(sums.dtype).tiny)
+            torch.div(weighted, total[:, None], out=average[block, :width])
+            average[block, width:] = (sums[1:] / total).mT
     return lse, average
 
 
@@ -42,21 +45,20 @@ def table_gradient(score: Score, lse: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     P is made anew.
     """
     # A row without any entry has P = 0, which any finite log-partition says.
-    rows, entries = columns(score, torch.where(lse == -torch.inf, 0.0, lse))
+    rows = query_columns(score, torch.where(lse == -torch.inf, 0.0, lse))
     weighted = (grad[:, None] * rows[:, :-1]).mT.contiguous()  # (k + 1, N): few rows times many columns is fastest
-    width = score.table.shape[1]
-    grad_table = rows.new_empty(len(entries), width)
-    rest = rows.new_empty(len(entries), len(weighted) - width)
-    size = max(64, ROWS * ENTRIES // max(len(rows), 1))
-    buffer = rows.new_empty(len(rows) * min(size, len(entries)))
-    for start in range(0, len(entries), size):
+    (entries, width), times = score.table.shape, table_times(score)
+    grad_table = rows.new_empty(entries, width)
+    rest = rows.new_empty(entries, len(weighted) - width)
+    size = min(entries, max(64, ROWS * ENTRIES // max(len(rows), 1)))
+    buffer = rows.new_empty(len(rows) * size)
+    for start in range(0, entries, size):
         piece = slice(start, start + size)
-        tile = _product(rows, entries[piece], buffer).exp_()
-        found = (weighted @ tile).mT
+        table = table_columns(score, times, piece, shifted=True)
+        found = (weighted @ _product(rows, table, buffer).exp_()).mT
         grad_table[piece], rest[piece] = found[:, :width], found[:, width:]
-        if score.squared_radius is not None:  # dx0/dx = x / x0
-            space, its_time = entries[piece, :width], entries[piece, width : width + 1]
-            grad_table[piece].addcmul_(space, found[:, width : width + 1] / its_time)
+        if times is not None:  # dx0/dx = x / x0
+            grad_table[piece].addcmul_(table[:, :width], rest[piece, :1] / times[piece])
     return grad_table, rest
 
 
@@ -83,47 +85,61 @@ def _trusted(total: Tensor) -> bool:
     return bool(((total >= TRUSTED) & (total < torch.inf)).all())
 
 
-def _sums(rows: Tensor, entries: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
-    """Return sum_e exp(rows_i . entries_e), (N,), and sum_e exp(rows_i . entries_e) statistics_e, (N, k)."""
-    total = rows.new_zeros(len(rows))
-    weighted = rows.new_zeros(len(rows) if mean else 0, entries.shape[1] - 2)  # without bias and one
-    buffer = rows.new_empty(len(rows) * min(ENTRIES, len(entries)))
-    for start in range(0, len(entries), ENTRIES):
-        tile = _product(rows, entries[start : start + ENTRIES], buffer).exp_()
-        total += tile.sum(dim=1)
-        if mean:
-            _accumulate(weighted, tile, entries[start : start + ENTRIES])
-    return total, weighted
+def _sums(rows: Tensor, score: Score, times: Tensor | None, mean: bool) -> tuple[Tensor, Tensor]:
+    """Return sum_e exp(rows_i . table_e) times one, and its time if there is a mean and a time, (1 or 2, N).
+
+    And the same times the table, (N, d), of no rows without a mean.
+    """
+    sums, weighted, buffer = _empty_sums(rows, score, mean)
+    for start in range(0, len(score.table), JOINED):
+        joined = table_columns(score, times, slice(start, start + JOINED), shifted=True)
+        for block in _blocks(rows):
+            for table in joined.split(ENTRIES):
+                tile = _product(rows[block], table, buffer).exp_()
+                _accumulate(sums[:, block], weighted[block], tile, table)
+    return sums, weighted
 
 
-def _sums_with_maximum(rows: Tensor, entries: Tensor, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-partitions and both sums for rows whose scores span too much.
+def _sums_with_maximum(rows: Tensor, score: Score, times: Tensor | None, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-partitions (N,) and both sums for rows whose scores span too much.
 
     An online softmax: Milakov and Gimelshein, Online Normalizer Calculation for Softmax, 2018.
     """
+    sums, weighted, buffer = _empty_sums(rows, score, mean)
     top = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
-    total = rows.new_zeros(len(rows))
-    weighted = rows.new_zeros(len(rows) if mean else 0, entries.shape[1] - 1)
-    buffer = rows.new_empty(len(rows) * min(ENTRIES, len(entries)))
-    for start in range(0, len(entries), ENTRIES):
-        tile = _product(rows, entries[start : start + ENTRIES], buffer)
+    for start in range(0, len(score.table), ENTRIES):
+        table = table_columns(score, times, slice(start, start + ENTRIES))
+        tile = _product(rows, table, buffer)
         raised = torch.maximum(top, tile.amax(dim=1))
         shrink = torch.exp(top - raised)
-        tile.sub_(raised[:, None]).exp_()
-        total = total * shrink + tile.sum(dim=1)
-        if mean:
-            _accumulate(weighted.mul_(shrink[:, None]), tile, entries[start : start + ENTRIES])
+        sums.mul_(shrink)
+        weighted.mul_(shrink[: len(weighted), None])
+        _accumulate(sums, weighted, tile.sub_(raised[:, None]).exp_(), table)
         top = raised
-    return top + total.log(), total.clamp_min(torch.finfo(total.dtype).tiny), weighted
+    return top + sums[0].log(), sums, weighted
+
+
+def _empty_sums(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
+    timed = mean and score.squared_radius is not None
+    weighted = rows.new_zeros(len(rows) if mean else 0, score.table.shape[1])
+    buffer = rows.new_empty(min(ROWS, len(rows)) * min(ENTRIES, len(score.table)))
+    return rows.new_zeros(1 + timed, len(rows)), weighted, buffer
+
+
+def _blocks(rows: Tensor) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
+
+
+def _accumulate(sums: Tensor, weighted: Tensor, tile: Tensor, table: Tensor) -> None:
+    width = weighted.shape[1]
+    if len(weighted):
+        weighted.addmm_(tile, table[:, :width])
+    if len(sums) == 1:
+        sums += tile.sum(dim=1)
+    else:  # few rows times many columns cost no more than a sum; one column more in the product above is half as much
+        times = table[:, width]
+        sums.addmm_(torch.stack([torch.ones_like(times), times]), tile.mT)
 
 
 def _product(rows: Tensor, entries: Tensor, buffer: Tensor) -> Tensor:
     return torch.mm(rows, entries.mT, out=buffer[: len(rows) * len(entries)].view(len(rows), len(entries)))
-
-
-def _accumulate(weighted: Tensor, tile: Tensor, entries: Tensor) -> None:
-    """Add tile @ entries, as far as `weighted` has columns: an odd one alone, since it would slow the product down."""
-    even = weighted.shape[1] // 2 * 2
-    weighted[:, :even].addmm_(tile, entries[:, :even])
-    if even < weighted.shape[1]:
-        weighted[:, even].addmv_(tile, entries[:, even])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorentz_kernels.linear_logsumexp.op import logsumexp, moments
 from lorentz_kernels.precision import full_precision
-from lorentz_kernels.score import Score, at, euclidean, lorentzian
+from lorentz_kernels.score import Score, euclidean, lorentzian
 
 Precision = Literal["bf16x3", "bf16x6", "bf16"]
 """How tensor cores multiply float32 tensors: relative errors of 2^-16, 2^-24 and 2^-8. Of 16 bits nothing is lost."""
@@ -188,5 +188,4 @@ def _logsumexp(
 ) -> Tensor | tuple[Tensor, Tensor]:
     if precision not in ("bf16x3", "bf16x6", "bf16"):
         raise ValueError(f"expected precision bf16x3, bf16x6 or bf16, got {precision!r}")
-    lse = logsumexp(score, precision, backend)
-    return lse if target is None else (lse, at(score, target))
+    return logsumexp(score, target, precision, backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,21 +11,28 @@ from torch import Tensor
 from lorentz_kernels.dispatch import transforming
 from lorentz_kernels.linear_logsumexp import chunked, naive
 from lorentz_kernels.registry import operator
-from lorentz_kernels.score import Score, implementation, lift
+from lorentz_kernels.score import Score, at, implementation, lift, of_pairs
 
 _SCORE = "Tensor query, Tensor table, Tensor? bias, Tensor scale, Tensor? squared_radius"
 _PARTS = len(Score._fields)
 
 
-def logsumexp(score: Score, precision: str, backend: str | None) -> Tensor:
-    """Return the log-partition (N,), differentiable in every part of the score, twice if need be."""
+def logsumexp(score: Score, target: Tensor | None, precision: str, backend: str | None) -> Any:
+    """Return the log-partition (N,), and with targets (N,) their scores, differentiable in every part of the score."""
+    if target is not None and target.shape != score.query.shape[:1]:
+        raise ValueError(f"expected target (N,) = ({len(score.query)},), got {tuple(target.shape)}")
     if transforming():
-        return naive.logsumexp(score)
+        return _specified(score, target)
     chosen = implementation(score, backend)
     if not torch.is_grad_enabled():
-        return _logsumexp(*score, False, precision, chosen)[0]
-    result: Tensor = _LogSumExp.apply(*score, precision, chosen)
-    return result
+        lse = _logsumexp(*score, False, precision, chosen)[0]
+        return lse if target is None else (lse, at(score, target))
+    return _LogSumExp.apply(*score, target, precision, chosen)
+
+
+def _specified(score: Score, target: Tensor | None) -> Any:
+    lse = naive.logsumexp(score)
+    return lse if target is None else (lse, at(score, target))
 
 
 def moments(score: Score, precision: str, backend: str | None) -> tuple[Tensor, Tensor]:
@@ -37,34 +45,64 @@ def moments(score: Score, precision: str, backend: str | None) -> tuple[Tensor, 
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        score, (precision, backend) = Score(*arguments[:_PARTS]), arguments[_PARTS:]
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        score, (target, precision, backend) = Score(*arguments[:_PARTS]), arguments[_PARTS:]
         wanted = Score(*ctx.needs_input_grad[:_PARTS])
         # The mean is the gradient in the query: here it costs one product, later two and the exponentials.
         mean = wanted.query or wanted.scale or wanted.squared_radius
         lse, average = _logsumexp(*score, mean, precision, backend)
-        ctx.save_for_backward(*score, lse, average)
+        ctx.save_for_backward(*score, target, lse, average)
         ctx.precision, ctx.backend = precision, backend
-        return lse
+        return lse if target is None else (lse, at(score, target))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *parts, lse, average = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, grad_at: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        *parts, target, lse, average = ctx.saved_tensors
         score, wanted = Score(*parts), Score(*ctx.needs_input_grad[:_PARTS])
         if torch.is_grad_enabled():  # a second derivative is wanted: the specification knows it
             inputs = [part for part, needed in zip(parts, wanted, strict=True) if needed]
-            found = iter(torch.autograd.grad(naive.logsumexp(score), inputs, grad, create_graph=True))
-            return *(next(found) if needed else None for needed in wanted), None, None
+            upstream = grad if target is None else (grad, grad_at)
+            found = iter(torch.autograd.grad(_specified(score, target), inputs, upstream, create_graph=True))
+            return *(next(found) if needed else None for needed in wanted), None, None, None
         query = table = bias = scale = squared_radius = None
         if wanted.query or wanted.scale or wanted.squared_radius:
             query, scale, squared_radius = _query_gradients(score, average, grad)
         if wanted.table or wanted.bias or wanted.squared_radius:
             table, rest = _logsumexp_backward(grad, lse, *score, ctx.precision, ctx.backend)
-            table, bias = table.to(score.table.dtype), rest[:, -1]
+            bias = None if score.bias is None else rest[:, -1]
             if score.squared_radius is not None and squared_radius is not None:  # dx0/d(1/c) = 1 / (2 x0)
                 squared_radius = squared_radius + (rest[:, :1] / (2 * lift(score.table, score.squared_radius))).sum()
-        gradients = query, table, bias, scale, squared_radius
-        return *(each if needed else None for each, needed in zip(gradients, wanted, strict=True)), None, None
+        gradients: Sequence[Tensor | None] = (query, table, bias, scale, squared_radius)
+        if target is not None and grad_at is not None:
+            gradients = _with_targets(gradients, score, target, grad_at)
+        return *map(_in_dtype_of, gradients, score, ctx.needs_input_grad), None, None, None
+
+
+def _in_dtype_of(grad: Tensor | None, part: Tensor | None, needed: bool) -> Tensor | None:
+    return None if grad is None or part is None or not needed else grad.to(part.dtype)
+
+
+def _with_targets(
+    gradients: Sequence[Tensor | None], score: Score, target: Tensor, grad: Tensor
+) -> list[Tensor | None]:
+    """Add the gradients of the targets' scores, in place where a gradient is as large as the table."""
+    bias = None if score.bias is None else score.bias[target]
+    pairs = Score(score.query, score.table[target], bias, score.scale, score.squared_radius)
+    with torch.enable_grad():
+        leaves = [None if part is None else part.detach().requires_grad_() for part in pairs]
+        value = of_pairs(Score(*leaves))  # type: ignore[arg-type]
+        given = [leaf for leaf in leaves if leaf is not None]
+        found = iter(torch.autograd.grad(value, given, grad))
+    of_pair = [None if leaf is None else next(found) for leaf in leaves]
+    summed: list[Tensor | None] = []
+    for name, total, more in zip(Score._fields, gradients, of_pair, strict=True):
+        if total is None or more is None:
+            summed.append(None)
+        elif name in ("table", "bias"):  # an accumulating assignment adds in a fixed order on every device
+            summed.append(total.contiguous().index_put_((target,), more.to(total.dtype), accumulate=True))
+        else:
+            summed.append(total + more)
+    return summed
 
 
 def _query_gradients(score: Score, mean: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -74,12 +112,12 @@ def _query_gradients(score: Score, mean: Tensor, grad: Tensor) -> tuple[Tensor, 
     weight = (grad * score.scale)[:, None]
     grad_query = weight * mean[:, :width]
     if score.squared_radius is None:
-        return grad_query.to(score.query.dtype), grad * product, None
+        return grad_query, grad * product, None
     its_time = lift(query, score.squared_radius)
     product = product - (its_time * mean[:, width:]).squeeze(1)
     of_time = -weight * mean[:, width:] / its_time
     grad_query = grad_query.addcmul_(of_time, query)
-    return grad_query.to(score.query.dtype), grad * product, of_time.sum() / 2
+    return grad_query, grad * product, of_time.sum() / 2
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -93,7 +131,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     score, mean = Score(*arguments[:_PARTS]), arguments[_PARTS]
-    n = len(score.query)
+    n = score.query.shape[0]  # len() would fix it while tracing
     return score.scale.new_empty(n), score.scale.new_empty(n if mean else 0, _statistics(score))
 
 

@@ -202,7 +202,9 @@ def moments(
     if rows == 0:
         return score.scale.new_empty(0), score.scale.new_empty(0, width + timed)
     given = operands(score, precision)
-    config = config or pick("linear_logsumexp", "mean" if mean else "forward", given.table, width=given.width)
+    config = config or pick(
+        "linear_logsumexp", "mean" if mean else "forward", given.table, width=given.width, side=given.side
+    )
     splits = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], score.query.device)
     share = triton.cdiv(triton.cdiv(entries, splits), config["ENTRIES"]) * config["ENTRIES"]
     new = score.scale.new_empty
@@ -241,7 +243,7 @@ def table_gradient(
     if rows == 0:
         return score.scale.new_zeros(entries, width), score.scale.new_zeros(entries, 1 + timed)
     given = operands(score, precision)
-    config = config or pick("linear_logsumexp", "backward", given.table, width=given.width)
+    config = config or pick("linear_logsumexp", "backward", given.table, width=given.width, side=given.side)
     splits = splits or splits_for(triton.cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], score.query.device)
     share = triton.cdiv(triton.cdiv(rows, splits), config["ROWS"]) * config["ROWS"]
     weight = grad * given.scale

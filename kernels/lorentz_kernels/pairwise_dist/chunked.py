@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lorentz_kernels.pairwise_dist.naive import from_square, sqdist, time
+from lorentz_kernels.pairwise_dist.naive import from_square, split, sqdist, time
 
 NUMBERS = 1 << 17  # of each pair and coordinate in a block: half a MiB in float32
 
@@ -24,21 +24,28 @@ def forward(x: Tensor, y: Tensor, squared_radius: Tensor, geodesic: bool) -> Ten
 def backward(weight: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of sum_ij w_ij |x_i - y_j|_L^2 in x (B, N, n), y (B, M, n) and 1/c ().
 
-    In x_i it is 2 (sum_j w_ij d_ij - x_i / x_i0 sum_j w_ij delta_ij), in y_j the same with its own point and the other
-    sign, in 1/c it is sum_ij w_ij delta_ij^2 / (x_i0 y_j0).
+    With turn, delta and near as in `naive.py`,
+
+        of_x_i =  2 (sum_j w near0 / x0 turn + x / x0^2 sum_j w slack)
+        of_y_j = -2 (sum_i w near0 / y0 turn + y / y0^2 sum_i w slack)
+        of_1/c = sum_ij w delta^2 / (near0 far0)
+
+    where slack = delta / (c near0) - turn . near +- |x - y|_L^2 / 2, plus if x is near, is zero but for the rounding of
+    turn along the radius, which it takes out again.
     """
     x0, y0 = time(x, squared_radius), time(y, squared_radius)
-    of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
+    of_x, of_y = x.new_zeros(x.shape), y.new_zeros(y.shape)
     of_square = x.new_zeros(())
     for batch, block in _blocks(x, y):
-        w, here, there = weight[batch, block], x[batch, block, None], y[batch]
-        gap = here - there
-        delta = (gap * (here + there)).sum(-1) / (x0[batch, block] + y0[batch].mT)
-        pulled = w * delta
-        of_square += ((pulled / x0[batch, block]) * (delta / y0[batch].mT)).sum()
-        ratio_x, ratio_y = x[batch, block] / x0[batch, block], there / y0[batch]
-        of_x[batch, block] = 2 * (torch.bmm(w.unsqueeze(1), gap).squeeze(1) - ratio_x * pulled.sum(1, keepdim=True))
-        of_y[batch] -= 2 * (gap.mul_(w.unsqueeze(-1)).sum(0) - ratio_y * pulled.sum(0).unsqueeze(-1))
+        pair, w = split(x[batch, block], y[batch], squared_radius), weight[batch, block].unsqueeze(-1)
+        along = (pair.turn * pair.near).sum(-1, keepdim=True)
+        half = torch.where(pair.inward, pair.square, -pair.square) / 2
+        slack = w * (squared_radius * pair.delta / pair.near0 - along + half)
+        turn = pair.turn.mul_(w * pair.near0)
+        here, here0, there, there0 = x[batch, block], x0[batch, block], y[batch], y0[batch]
+        of_x[batch, block] = 2 * (turn.sum(1) + here / here0 * slack.sum(1)) / here0
+        of_y[batch] -= 2 * (turn.sum(0) + there / there0 * slack.sum(0)) / there0
+        of_square += (w * (pair.delta / pair.near0) * (pair.delta / pair.far0)).sum()
     return of_x, of_y, of_square
 
 

@@ -9,22 +9,42 @@ which has no pole and no difference of large numbers; `lorentz.functional.sqdist
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 
 def sqdist(x: Tensor, y: Tensor, squared_radius: Tensor) -> Tensor:
     """Return |x_i - y_j|_L^2 of points (..., N, n) and (..., M, n), (..., N, M); `squared_radius` is 1/c."""
+    return split(x, y, squared_radius).square.squeeze(-1)
+
+
+class Split(NamedTuple):
+    """What a pair comes down to; (..., N, M, 1), but for `turn` and `near`, (..., N, M, n)."""
+
+    turn: Tensor  # d - delta / near0 near
+    delta: Tensor
+    inward: Tensor  # whether x is near
+    near: Tensor
+    near0: Tensor
+    far0: Tensor
+    square: Tensor
+
+
+def split(x: Tensor, y: Tensor, squared_radius: Tensor) -> Split:
+    """Return both parts of every pair, and their sum."""
     x, y = x.unsqueeze(-2), y.unsqueeze(-3)
     x0, y0 = time(x, squared_radius), time(y, squared_radius)
-    gap = x - y  # (..., N, M, n)
+    gap = x - y
     delta = (gap * (x + y)).sum(-1, keepdim=True) / (x0 + y0)
     # One mask for all three: minimum and maximum would halve their gradients where the times are equal.
     inward = x0 < y0
     near, near0, far0 = torch.where(inward, x, y), torch.where(inward, x0, y0), torch.where(inward, y0, x0)
     turn = gap - (delta / near0) * near
-    s = (near0 / far0) * (turn * turn).sum(-1, keepdim=True) + squared_radius * (delta / near0) * (delta / far0)
-    return s.squeeze(-1)
+    radial = squared_radius * (delta / near0) * (delta / far0)
+    square = (near0 / far0) * (turn * turn).sum(-1, keepdim=True) + radial
+    return Split(turn, delta, inward, near, near0, far0, square)
 
 
 def dist(x: Tensor, y: Tensor, squared_radius: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def _every_pair(x: Tensor, y: Tensor, c: float | Tensor, geodesic: bool, backend
         if transforming():
             return (naive.dist if geodesic else naive.sqdist)(x, y, squared_radius)
         batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-        flat = [points.expand(*batch, -1, -1).reshape(-1, *points.shape[-2:]) for points in (x, y)]
+        flat = [points.expand(*batch, -1, -1).reshape(batch.numel(), *points.shape[-2:]) for points in (x, y)]
         chosen = choose(x, y, squared_radius, backend=backend)
         out: Tensor = _EveryPair.apply(*flat, squared_radius, geodesic, chosen)
     return out.reshape(*batch, x.shape[-2], y.shape[-2])

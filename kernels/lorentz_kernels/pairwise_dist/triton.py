@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.pairwise_dist.naive import time
 
 LONGEST = 128  # rows or columns of a tile
 TERMS = tl.constexpr(13)  # of the series of asinh(u) / u in u^2 that reach float32 for u < 1/2
@@ -21,9 +22,12 @@ TERMS = tl.constexpr(13)  # of the series of asinh(u) / u in u^2 that reach floa
 @triton.jit
 def distance_tiles(
     X, Y, X_TIME, Y_TIME, SQUARED_RADIUS, OUT, rows, columns, x_stride, y_stride, size,
-    GEODESIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    GEODESIC: tl.constexpr, SLACK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Distances of ROWS x COLUMNS pairs: naive.py, line for line. X and Y hold coordinates by coordinate."""
+    """Distances of ROWS x COLUMNS pairs, or their slacks: naive.py and chunked.py, line for line.
+
+    X and Y hold coordinate by coordinate.
+    """
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -33,14 +37,20 @@ def distance_tiles(
     near0, far0 = tl.minimum(x0, y0), tl.maximum(x0, y0)
     ratio = delta / near0
     square = tl.zeros([ROWS, COLUMNS], tl.float32)
+    along = tl.zeros([ROWS, COLUMNS], tl.float32)
     for _ in range(size):
         x, y = tl.load(x_at)[:, None], tl.load(y_at)[None, :]
-        turn = (x - y) - ratio * tl.where(inward, x, y)
+        near = tl.where(inward, x, y)
+        turn = (x - y) - ratio * near
         square += turn * turn
+        if SLACK:
+            along += turn * near
         x_at += x_stride
         y_at += y_stride
     squared_radius = tl.load(SQUARED_RADIUS)
     out = near0 / far0 * square + squared_radius * ratio * (delta / far0)
+    if SLACK:
+        out = squared_radius * ratio - along + tl.where(inward, out, -out) / 2
     if GEODESIC:
         diameter = 2 * tl.sqrt(squared_radius)
         out = diameter * _asinh(tl.sqrt(out) / diameter)
@@ -69,13 +79,13 @@ def _asinh(u):
 
 @triton.jit
 def pull_rows(
-    X, Y, X_TIME, Y_TIME, WEIGHT, OF_X, OF_SQUARE, rows, columns, x_stride, y_stride,
+    X, Y, X_TIME, Y_TIME, WEIGHT, PULLED, OF_SQUARE, rows, columns, x_stride, y_stride,
     batch_stride, row_stride, column_stride,
     SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """The gradient in PART coordinates of ROWS points, and the part of each row in that of 1/c: chunked.py, by tiles.
+    """PART coordinates of sum_j w near0 turn for ROWS points, and sum_j w delta^2 / (near0 far0): chunked.py, by tiles.
 
-    X and Y hold points by point. Sums run over COLUMNS lanes that are added at the end.
+    X and Y hold point by point. Sums run over COLUMNS lanes that are added at the end.
     """
     batch = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -83,8 +93,7 @@ def pull_rows(
     inside = part < SIZE
     x_at = (batch * x_stride + row) * SIZE
     x = tl.load(X + x_at[:, None] + part[None, :], mask=inside[None, :], other=0.0)
-    gaps = tl.zeros([ROWS, COLUMNS, PART], tl.float32)
-    time_gaps = tl.zeros([ROWS, COLUMNS], tl.float32)
+    pulled = tl.zeros([ROWS, COLUMNS, PART], tl.float32)
     squares = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in range(0, columns, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
@@ -93,20 +102,36 @@ def pull_rows(
         weight_at = batch * batch_stride + row.to(tl.int64)[:, None] * row_stride + column[None, :] * column_stride
         live = (row < rows)[:, None] & (column < columns)[None, :]
         weight = tl.load(WEIGHT + weight_at, mask=live, other=0.0)
-        _, y0, delta = _time_gap(X_TIME, Y_TIME, batch, row, column, x_stride, y_stride)
-        gaps += weight[:, :, None] * (x[:, None, :] - y[None, :, :])
-        time_gaps += weight * delta
-        squares += weight * delta * (delta / y0)
-    x0 = tl.load(X_TIME + batch * 2 * x_stride + row)
-    of_x = 2 * (tl.sum(gaps, 1) - x / x0[:, None] * tl.sum(time_gaps, 1)[:, None])
+        x0, y0, delta = _time_gap(X_TIME, Y_TIME, batch, row, column, x_stride, y_stride)
+        near0, ratio = tl.minimum(x0, y0), delta / tl.minimum(x0, y0)
+        near = tl.where((x0 < y0)[:, :, None], x[:, None, :], y[None, :, :])
+        turn = (x[:, None, :] - y[None, :, :]) - ratio[:, :, None] * near
+        pulled += (weight * near0)[:, :, None] * turn
+        squares += weight * ratio * (delta / tl.maximum(x0, y0))
     out = (batch * rows + row) * SIZE
-    tl.store(OF_X + out[:, None] + part[None, :], of_x, mask=(row < rows)[:, None] & inside[None, :])
+    tl.store(PULLED + out[:, None] + part[None, :], tl.sum(pulled, 1), mask=(row < rows)[:, None] & inside[None, :])
     if tl.program_id(1) == 0:
-        tl.store(OF_SQUARE + batch * rows + row, tl.sum(squares, 1) / x0, mask=row < rows)
+        tl.store(OF_SQUARE + batch * rows + row, tl.sum(squares, 1), mask=row < rows)
 
 
 def forward(x: Tensor, y: Tensor, squared_radius: Tensor, geodesic: bool, *, config: Config | None = None) -> Tensor:
     """Return what `chunked.forward` does."""
+    return _tiles(x, y, squared_radius, config, GEODESIC=geodesic, SLACK=False)
+
+
+def backward(
+    weight: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor, *, config: Config | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `chunked.backward` does."""
+    slack = weight * _tiles(x, y, squared_radius, None, GEODESIC=False, SLACK=True)
+    config = config or pick("pairwise_dist", "pull", x, size=x.shape[2])
+    of_x, of_square = _pull(weight, slack.sum(dim=2), x, y, squared_radius, config)
+    of_y, _ = _pull(weight.mT, -slack.sum(dim=1), y, x, squared_radius, config)
+    return of_x, of_y, of_square.sum()
+
+
+def _tiles(x: Tensor, y: Tensor, squared_radius: Tensor, config: Config | None, **what: bool) -> Tensor:
+    """Return a number for each pair, (B, N, M)."""
     batch, rows, size = x.shape
     columns = y.shape[1]
     out = x.new_empty(batch, rows, columns, dtype=torch.float32)
@@ -120,36 +145,28 @@ def forward(x: Tensor, y: Tensor, squared_radius: Tensor, geodesic: bool, *, con
     grid = (triton.cdiv(rows, config["ROWS"]), triton.cdiv(columns, config["COLUMNS"]), batch)
     distance_tiles[grid](
         *by_coordinate, *times, squared_radius.float(), out, rows, columns, x_stride, y_stride, size,
-        GEODESIC=geodesic, **config, enable_fp_fusion=True,
+        **what, **config, enable_fp_fusion=True,
     )  # fmt: skip
     return out
 
 
-def backward(
-    weight: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor, *, config: Config | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `chunked.backward` does."""
-    config = config or pick("pairwise_dist", "pull", x, size=x.shape[2])
-    of_x, of_square = _pull(weight, x, y, squared_radius, config)
-    of_y, _ = _pull(weight.mT, y, x, squared_radius, config)
-    return of_x, of_y, of_square.sum()
-
-
-def _pull(weight: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def _pull(
+    weight: Tensor, slack: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor, config: Config
+) -> tuple[Tensor, Tensor]:
     """Return the gradient in x (B, N, n), and the part of each point (B, N) in that of 1/c."""
     (batch, rows, size), columns = x.shape, y.shape[1]
-    of_x, of_square = x.new_zeros(batch, rows, size), x.new_zeros(batch, rows)
-    if of_x.numel() == 0 or columns == 0:
-        return of_x, of_square
+    if x.numel() == 0 or columns == 0:
+        return x.new_zeros(batch, rows, size), x.new_zeros(batch, rows)
     wide = -(-size // 4) * 4
-    x, y = (F.pad(_padded(points), (0, wide - size)) for points in (x, y))
-    out = x.new_empty(batch, rows, wide)
-    times = [_time_in_two(points, squared_radius) for points in (x, y)]
+    from_x, from_y = (F.pad(_padded(points), (0, wide - size)) for points in (x, y))
+    pulled, of_square = x.new_empty(batch, rows, wide), x.new_empty(batch, rows)
+    times = [_time_in_two(points, squared_radius) for points in (from_x, from_y)]
     pull_rows[(triton.cdiv(rows, config["ROWS"]), triton.cdiv(wide, config["PART"]), batch)](
-        x, y, *times, weight, out, of_square, rows, columns, x.shape[1], y.shape[1], *weight.stride(),
-        SIZE=wide, **config, enable_fp_fusion=True,
+        from_x, from_y, *times, weight, pulled, of_square, rows, columns, from_x.shape[1], from_y.shape[1],
+        *weight.stride(), SIZE=wide, **config, enable_fp_fusion=True,
     )  # fmt: skip
-    return out.narrow(2, 0, size), of_square
+    x0 = time(x, squared_radius)
+    return 2 * (pulled.narrow(2, 0, size) + x / x0 * slack.unsqueeze(2)) / x0, of_square
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def lorentz_rank(
 def _counts(
     score: Score, target: Tensor, exclude: tuple[Tensor, Tensor] | None, precision: str, backend: str | None
 ) -> tuple[Tensor, Tensor]:
-    n = len(score.query)
+    n = score.query.shape[0]  # len() would fix it while tracing
     if target.shape != (n,):
         raise ValueError(f"expected target (N,) = ({n},), got {tuple(target.shape)}")
     if exclude is not None and (exclude[0].shape != (n + 1,) or exclude[1].ndim != 1):

@@ -19,29 +19,29 @@ from lorentz_kernels.score.triton import SIDE, Operands, load_rows, multiply, op
 @triton.jit
 def count_tiles(
     Q, T, QS, TS, OF_TARGET, ABOVE, EQUAL, rows, entries, share,
-    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, ENTRIES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """For BLOCK queries and `share` entries: how many products are above that of the target, and how many equal it."""
-    first = tl.program_id(0) * BLOCK
+    """For ROWS queries and `share` entries: how many products are above that of the target, and how many equal it."""
+    first = tl.program_id(0) * ROWS
     split = tl.program_id(1)
-    row = first + tl.arange(0, BLOCK)
-    q = load_rows(Q, first, rows, COLUMNS, WIDTH, BLOCK, True)
+    row = first + tl.arange(0, ROWS)
+    q = load_rows(Q, first, rows, COLUMNS, WIDTH, ROWS, True)
     qs = None
     if QS is not None:
-        qs = load_rows(QS, first, rows, SIDE, SIDE, BLOCK, True)
+        qs = load_rows(QS, first, rows, SIDE, SIDE, ROWS, True)
     of_target = tl.load(OF_TARGET + row, mask=row < rows, other=0.0)
-    above = tl.zeros([BLOCK], tl.int32)
-    equal = tl.zeros([BLOCK], tl.int32)
+    above = tl.zeros([ROWS], tl.int32)
+    equal = tl.zeros([ROWS], tl.int32)
     start = split * share
     stop = tl.minimum(start + share, entries)
-    whole = start + tl.maximum(stop - start, 0) // BLOCK * BLOCK
-    for entry in range(start, whole, BLOCK):
+    whole = start + tl.maximum(stop - start, 0) // ENTRIES * ENTRIES
+    for entry in range(start, whole, ENTRIES):
         above, equal = _compare(
-            T, TS, entry, stop, q, qs, of_target, above, equal, COLUMNS, WIDTH, BLOCK, False, PRECISION
+            T, TS, entry, stop, q, qs, of_target, above, equal, COLUMNS, WIDTH, ENTRIES, False, PRECISION
         )
     if whole < stop:
         above, equal = _compare(
-            T, TS, whole, stop, q, qs, of_target, above, equal, COLUMNS, WIDTH, BLOCK, True, PRECISION
+            T, TS, whole, stop, q, qs, of_target, above, equal, COLUMNS, WIDTH, ENTRIES, True, PRECISION
         )
     at = split.to(tl.int64) * rows + row
     tl.store(ABOVE + at, above, mask=row < rows)
@@ -51,15 +51,15 @@ def count_tiles(
 @triton.jit
 def _compare(
     T, TS, first, stop, q, qs, of_target, above, equal,
-    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ENTRIES: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    t = load_rows(T, first, stop, COLUMNS, WIDTH, BLOCK, MASKED)
+    t = load_rows(T, first, stop, COLUMNS, WIDTH, ENTRIES, MASKED)
     ts = None
     if qs is not None:
-        ts = load_rows(TS, first, stop, SIDE, SIDE, BLOCK, MASKED)
+        ts = load_rows(TS, first, stop, SIDE, SIDE, ENTRIES, MASKED)
     s = multiply(q, t, qs, ts, PRECISION)
     if MASKED:
-        s = tl.where((first + tl.arange(0, BLOCK) < stop)[None, :], s, float("nan"))  # neither above nor equal
+        s = tl.where((first + tl.arange(0, ENTRIES) < stop)[None, :], s, float("nan"))  # neither above nor equal
     above += tl.sum((s > of_target[:, None]).to(tl.int32), 1)
     equal += tl.sum((s == of_target[:, None]).to(tl.int32), 1)
     return above, equal
@@ -68,14 +68,14 @@ def _compare(
 @triton.jit
 def multiply_pairs(
     Q, T, QS, TS, ROW, ENTRY, OUT, pairs,
-    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, ENTRIES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The products of BLOCK pairs of a query and an entry: the diagonal of a tile."""
-    slot = tl.arange(0, BLOCK)
-    pair = tl.program_id(0).to(tl.int64) * BLOCK + slot
-    live = pair < pairs
-    row = tl.load(ROW + pair, mask=live, other=0)
-    entry = tl.load(ENTRY + pair, mask=live, other=0)
+    """The products of ENTRIES pairs of a query and an entry: the diagonal of a tile, whose other rows repeat."""
+    first = tl.program_id(0).to(tl.int64) * ENTRIES
+    slot, other = tl.arange(0, ROWS), tl.arange(0, ENTRIES)
+    pair = first + slot
+    row = tl.load(ROW + tl.minimum(first + slot % ENTRIES, pairs - 1))
+    entry = tl.load(ENTRY + tl.minimum(first + other, pairs - 1))
     column = tl.arange(0, WIDTH)[None, :]
     q = tl.load(Q + row[:, None] * COLUMNS + column, mask=column < COLUMNS, other=0.0)
     t = tl.load(T + entry[:, None] * COLUMNS + column, mask=column < COLUMNS, other=0.0)
@@ -86,8 +86,8 @@ def multiply_pairs(
         qs = tl.load(QS + row[:, None] * SIDE + side)
         ts = tl.load(TS + entry[:, None] * SIDE + side)
     s = multiply(q, t, qs, ts, PRECISION)
-    diagonal = tl.sum(tl.where(slot[:, None] == slot[None, :], s, 0.0), 1)
-    tl.store(OUT + pair, diagonal, mask=live)
+    diagonal = tl.sum(tl.where(slot[:, None] == other[None, :], s, 0.0), 1)
+    tl.store(OUT + pair, diagonal, mask=(slot < ENTRIES) & (pair < pairs))
 
 
 def counts(
@@ -106,12 +106,11 @@ def counts(
         return torch.empty_like(target), torch.empty_like(target)
     given = operands(score, precision)
     config = config or pick("rank", "tiles", given.table, width=given.width)
-    block = config["BLOCK"]
     of_target = pair_products(given, torch.arange(rows, device=target.device), target, config)
-    splits = splits or splits_for(triton.cdiv(rows, block), entries, block, score.query.device)
-    share = triton.cdiv(triton.cdiv(entries, splits), block) * block
+    splits = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], score.query.device)
+    share = triton.cdiv(triton.cdiv(entries, splits), config["ENTRIES"]) * config["ENTRIES"]
     above, equal = (target.new_empty(splits, rows, dtype=torch.int32) for _ in range(2))
-    count_tiles[(triton.cdiv(rows, block), splits)](
+    count_tiles[(triton.cdiv(rows, config["ROWS"]), splits)](
         given.query, given.table, given.query_side, given.table_side, of_target, above, equal, rows, entries, share,
         COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config, enable_fp_fusion=True,
     )  # fmt: skip
@@ -131,7 +130,7 @@ def pair_products(given: Operands, row: Tensor, entry: Tensor, config: Config) -
     """Return the products of pairs of a query and an entry, (M,) and (M,), as the tiles have them."""
     out = given.scale.new_empty(len(row))
     if len(row):
-        multiply_pairs[(triton.cdiv(len(row), config["BLOCK"]),)](
+        multiply_pairs[(triton.cdiv(len(row), config["ENTRIES"]),)](
             given.query, given.table, given.query_side, given.table_side, row.contiguous(), entry.contiguous(), out,
             len(row), COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config,
             enable_fp_fusion=True,

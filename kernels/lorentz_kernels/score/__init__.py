@@ -93,33 +93,48 @@ def logits(score: Score) -> Tensor:
 
 def at(score: Score, target: Tensor) -> Tensor:
     """Return the scores of one row of the table for each query, (N,), as sums of products that are not rounded."""
-    if target.shape != score.query.shape[:1]:
-        raise ValueError(f"expected target (N,) = ({len(score.query)},), got {tuple(target.shape)}")
-    wider = score.scale.dtype
-    # Embedding, because its backward adds in a fixed order on every device.
-    query, entry = score.query.to(wider), F.embedding(target, score.table).to(wider)
+    bias = None if score.bias is None else F.embedding(target, score.bias[:, None]).squeeze(1)
+    return of_pairs(Score(score.query, F.embedding(target, score.table), bias, score.scale, score.squared_radius))
+
+
+def of_pairs(score: Score) -> Tensor:
+    """Return the scores of each query with the entry of the same index, (N,)."""
+    query, entry = score.query.to(score.scale.dtype), score.table.to(score.scale.dtype)
     product = (query * entry).sum(-1)
     if score.squared_radius is not None:
         product = product - (time(query, score.squared_radius) * time(entry, score.squared_radius)).squeeze(1)
     product = score.scale * product
-    return product if score.bias is None else product + F.embedding(target, score.bias[:, None]).squeeze(1)
+    return product if score.bias is None else product + score.bias
 
 
-def columns(score: Score, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Rows (N, k + 1) and entries (E, k + 1) whose product is the score; times and bias are columns. No gradient.
+def columns(score: Score) -> tuple[Tensor, Tensor]:
+    """Rows (N, k + 1) and entries (E, k + 1) whose product is the score; times and bias are columns. No gradient."""
+    return query_columns(score), table_columns(score, table_times(score))
 
-    With a shift (N,), the product of the rows (N, k + 2) and entries (E, k + 2) is the score less the shift of the row.
-    """
-    wider = score.scale.dtype
-    left, right = [score.query.to(wider)], [score.table.to(wider)]
+
+def query_columns(score: Score, shift: Tensor | None = None) -> Tensor:
+    """Return the rows; with a shift (N,), one column more, by which the product with `table_columns` is lowered."""
+    query = score.query.to(score.scale.dtype)
+    parts = [score.scale[:, None] * query]
     if score.squared_radius is not None:
-        left, right = [*left, -lift(left[0], score.squared_radius)], [*right, lift(right[0], score.squared_radius)]
-    left = [score.scale[:, None] * part for part in left]
-    one_row, one_entry = (part.new_ones(()).expand(len(part), 1) for part in (left[0], right[0]))
-    left, right = [*left, one_row], [*right, 0 * one_entry if score.bias is None else score.bias[:, None]]
-    if shift is not None:
-        left, right = [*left, -shift[:, None]], [*right, one_entry]
-    return torch.cat(left, dim=1), torch.cat(right, dim=1)
+        parts.append(-score.scale[:, None] * lift(query, score.squared_radius))
+    parts.append(query.new_ones(()).expand(len(query), 1))
+    return torch.cat(parts if shift is None else [*parts, -shift[:, None]], dim=1)
+
+
+def table_times(score: Score) -> Tensor | None:
+    """Return the times of the entries, (E, 1), none of a Euclidean score."""
+    return None if score.squared_radius is None else lift(score.table, score.squared_radius)
+
+
+def table_columns(score: Score, times: Tensor | None, piece: slice = slice(None), *, shifted: bool = False) -> Tensor:
+    """Return the entries, or a piece of them; with a column of ones more where the rows have a shift."""
+    table = score.table[piece].to(score.scale.dtype)
+    parts, one = [table], table.new_ones(()).expand(len(table), 1)
+    if times is not None:
+        parts.append(times[piece])
+    parts.append(torch.zeros_like(one) if score.bias is None else score.bias[piece, None])
+    return torch.cat([*parts, one] if shifted else parts, dim=1)
 
 
 def _aligned(query: Tensor, table: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -141,4 +156,4 @@ def _rows(name: str, scale: float | Tensor, query: Tensor) -> Tensor:
     given = torch.as_tensor(scale, device=query.device).to(wide(query.dtype))
     if given.numel() != 1 and given.shape != query.shape[:1]:
         raise ValueError(f"expected {name} to be one number or (N,) = ({len(query)},), got {tuple(given.shape)}")
-    return given.reshape(-1).expand(len(query))
+    return given.reshape(-1).expand(query.shape[0])

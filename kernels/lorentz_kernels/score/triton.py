@@ -60,11 +60,16 @@ def accumulate(weight, x, total, PRECISION: tl.constexpr):
 
 @triton.jit
 def accumulate_side(weight, side, total, x, PRECISION: tl.constexpr):
-    """The same for a side tile: where x is in float32, so are the weights."""
+    """The same for a side tile; where x is in float32 a weight is two of bfloat16, or three, as the precision asks."""
+    high = weight.to(side.dtype)
+    total = tl.dot(high, side, total, input_precision="ieee")
     if x.dtype == tl.float32:
-        total = tl.dot(weight, side.to(tl.float32), total, input_precision=PRECISION)
-    else:
-        total = tl.dot(weight.to(side.dtype), side, total, input_precision="ieee")
+        rest = weight - high.to(tl.float32)
+        middle = rest.to(side.dtype)
+        total = tl.dot(middle, side, total, input_precision="ieee")
+        if PRECISION == "bf16x6":
+            low = (rest - middle.to(tl.float32)).to(side.dtype)
+            total = tl.dot(low, side, total, input_precision="ieee")
     return total
 
 
@@ -80,6 +85,11 @@ class Operands:
     columns: int
     width: int  # columns rounded up to a power of two
     precision: str
+
+    @property
+    def side(self) -> int:
+        """Whether there is a side, as 0 or 1."""
+        return int(self.query_side is not None)
 
 
 def operands(score: Score, precision: str) -> Operands:

@@ -119,7 +119,12 @@ def test_a_query_without_keys_gets_the_origin_and_moves_nothing() -> None:
     assert all(torch.equal(found[name], again[name]) for name in found)  # and two runs agree bit by bit
 
 
-@pytest.mark.parametrize("layout", [strided, padded, expanded])
+def heads_outside(x: Tensor) -> Tensor:
+    """The same numbers, heads farther apart in memory than batches."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+@pytest.mark.parametrize("layout", [strided, padded, expanded, heads_outside])
 def test_rows_and_gradients_may_have_any_strides(layout: Callable[[Tensor], Tensor]) -> None:
     p = problem(Case(batch=2, queries=15, keys=17), torch.float32)
     q, k, v, grad = (layout(x) for x in (p.q, p.k, p.v, p.grad))

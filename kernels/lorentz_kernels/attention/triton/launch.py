@@ -122,7 +122,7 @@ def _prepare(
     """Return the reference of each head, the times of keys, heights of values, both as side rows, and the gaps."""
     batch, heads, keys, width = k.shape
     value_width = v.shape[-1]
-    reference = v.mean(-2, dtype=torch.float32) if centred and keys else None
+    reference = v.mean(-2, dtype=torch.float32).contiguous() if centred and keys else None
     k_time, height = (k.new_empty(k.shape[:3], dtype=torch.float32) for _ in range(2))
     side = k.new_empty(*k.shape[:3], PARTS.value) if sides else None
     gap = v if reference is None else v.new_empty(v.shape)
