@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relsim.divergence import Divergence
     from relsim.errors import RelsimError
     from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
+    from relsim.evolving import align, side_by_side, updated
     from relsim.ingest import open_kb
     from relsim.kb import KB, Triples
     from relsim.mlp import MLPDistribution
@@ -38,6 +39,7 @@ _HOMES = {
     "divergence": ["Divergence"],
     "errors": ["RelsimError"],
     "estimators": ["Enumerate", "MonteCarlo", "RaoBlackwell"],
+    "evolving": ["align", "side_by_side", "updated"],
     "ingest": ["open_kb"],
     "kb": ["KB", "Triples"],
     "mlp": ["MLPDistribution"],
@@ -61,13 +63,16 @@ __all__ = [
     "Training",
     "Triples",
     "__version__",
+    "align",
     "fit",
     "fit_counts",
     "load_model",
     "neighbours",
     "open_kb",
     "save_model",
+    "side_by_side",
     "similarity",
+    "updated",
     "write_report",
 ]
 

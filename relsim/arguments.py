@@ -51,6 +51,18 @@ def open_facts(path: Path, columns: str) -> KB:
     return open_kb(path, columns=columns)
 
 
+def open_saved(path: Path) -> KB:
+    """Return the KB in a folder.
+
+    Raises:
+        RelsimError: the folder is something else, or is damaged.
+    """
+    from relsim.kb import KB
+
+    check_source(path, "a KB")
+    return KB.load(path)
+
+
 def open_comparison(path: Path) -> Divergence:
     """Return the comparison in a folder.
 

@@ -6,7 +6,6 @@ Heavy imports stand inside the commands, so that `relsim --help` answers at once
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import shutil
@@ -17,9 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relsim import __version__
-from relsim.arguments import SEED, SIZE, Finite, check_device, check_facts, check_page, open_comparison, open_facts
+from relsim import __version__, cli_kb
+from relsim.arguments import SIZE, Finite, check_device, check_page, open_comparison, open_facts
 from relsim.errors import RelsimError
+from relsim.options import AS_JSON as _AS_JSON
+from relsim.options import COLUMNS as _COLUMNS
+from relsim.options import SEED as _SEED
+from relsim.options import examples as _examples
+from relsim.options import show as _show
 
 if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
@@ -27,15 +31,6 @@ if TYPE_CHECKING:
     from relsim.estimators import Estimator
 
 INTERRUPTED = 130
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-_COLUMNS = click.option(
-    "--columns", default="hrt", show_default=True, help="Order of the columns of a table: htr, say."
-)
-_SEED = click.option("--seed", type=SEED, default=0, show_default=True, help="Equal seeds, equal results.")
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 @click.group(epilog=_examples("relsim demo", "relsim fit codex-s model", "relsim compare model comparison"))
@@ -45,6 +40,10 @@ def cli() -> None:
 
     Fits a distribution over facts, p(head, tail | relation), and compares relations by the KL divergence of theirs.
     """
+
+
+for _command in cli_kb.COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command(epilog=_examples("relsim demo", "relsim demo --out nations"))
@@ -61,52 +60,6 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     result = run(out, seed, say=(lambda _: None) if as_json else click.echo)
     if as_json:
         _show(as_json, result, "")
-
-
-@cli.command(
-    epilog=_examples(
-        "relsim ingest codex-s codex-s.kb",
-        "relsim ingest facts.tsv facts.kb --columns htr",
-        "relsim ingest dump.nt.gz dump.kb",
-    )
-)
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("kb", type=click.Path(path_type=Path))
-@_COLUMNS
-@click.option("--format", "format_", help="tsv, csv, nt or openke, where the name of the file does not tell.")
-@_AS_JSON
-def ingest(source: Path, kb: Path, columns: str, format_: str | None, as_json: bool) -> None:
-    """Turn SOURCE into a KB folder.
-
-    SOURCE is a folder of train, valid and test files, an OpenKE folder, or a TSV, CSV or N-Triples file; files may be
-    compressed. Every other command takes a SOURCE as well as a KB; ingesting once saves the parsing.
-    """
-    from relsim.ingest import ingest as read
-    from relsim.kb import MANIFEST
-    from relsim.stats import describe
-    from relsim.storage import check_target
-
-    check_target(kb, MANIFEST)
-    check_facts(source)
-    read_kb = read(source, columns=columns, format=format_)
-    read_kb.save(kb)
-    skipped = [f"skipped {count:,} statements: {reason}" for reason, count in read_kb.skipped.items()]
-    _show(as_json, {"kb": str(kb), **describe(read_kb, top=0)}, "\n".join([f"{kb}: {read_kb}", *skipped]))
-
-
-@cli.command(epilog=_examples("relsim stats codex-s", "relsim stats codex-s.kb --top 5 --json"))
-@click.argument("kb", type=click.Path(path_type=Path))
-@click.option(
-    "--top", type=click.IntRange(min=1), default=20, show_default=True, help="List the most frequent relations."
-)
-@_COLUMNS
-@_AS_JSON
-def stats(kb: Path, top: int, columns: str, as_json: bool) -> None:
-    """Count what a KB holds: entities, relations, facts, duplicates."""
-    from relsim.stats import describe, render
-
-    summary = describe(open_facts(kb, columns), top)
-    _show(as_json, summary, render(summary))
 
 
 @cli.command(epilog=_examples("relsim fit codex-s model", "relsim fit codex-s counts.model --counts"))
@@ -273,10 +226,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     click.echo(f"relsim: {' '.join(message.splitlines())}", err=True)
     return 2
-
-
-def _show(as_json: bool, value: Any, text: str) -> None:
-    click.echo(json.dumps(value) if as_json else text)
 
 
 def _print_pairs(div: Divergence, top: int, as_json: bool) -> None:

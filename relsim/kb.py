@@ -12,16 +12,15 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from relsim.errors import RelsimError, unknown_name
-from relsim.storage import atomic_folder, read_json, sha256, write_json
+from relsim.kbfiles import COLUMNS, MANIFEST, read_manifest, read_table, write_facts, write_manifest, write_names
+from relsim.names import Names
+from relsim.storage import atomic_folder
 
 SPLITS = ("train", "valid", "test")
-MANIFEST = "manifest.json"
-FORMAT = 1
-_TABLES = ("entities", "relations", "triples")
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,27 @@ class Triples:
     ) -> Triples:
         """Merge equal rows, adding their counts (1 each by default). Rows come out sorted by relation, head, tail."""
         relation_, head_, tail_ = (np.asarray(column, dtype=np.int64) for column in (relation, head, tail))
+        sizes = [int(column.max(initial=0)) + 1 for column in (relation_, head_, tail_)]
+        if count is None and _packs(sizes, relation_, head_, tail_):
+            return cls.from_keys(np.sort((relation_ * sizes[1] + head_) * sizes[2] + tail_), sizes[1], sizes[2])
         weight = np.ones(len(head_), np.int64) if count is None else np.asarray(count, dtype=np.int64)
         order, first = _sorting(relation_, head_, tail_)
         starts = np.flatnonzero(first)
         total = np.add.reduceat(weight[order], starts) if len(starts) else weight
         rows = order[starts]
         return cls(head_[rows], relation_[rows], tail_[rows], total)
+
+    @classmethod
+    def from_keys(cls, key: NDArray[np.int64], heads: int, tails: int) -> Triples:
+        """Merge equal facts, each given as `(relation * heads + head) * tails + tail`, in ascending order.
+
+        Numbers sort three times faster than rows do.
+        """
+        starts = np.flatnonzero(np.diff(key, prepend=key[:1] - 1))
+        count = np.diff(starts, append=len(key))
+        pair, tail = np.divmod(key[starts], tails)
+        relation, head = np.divmod(pair, heads)
+        return cls(head, relation, tail, count)
 
     @classmethod
     def concat(cls, parts: Iterable[Triples]) -> Triples:
@@ -61,6 +75,16 @@ class Triples:
     def total(self) -> int:
         """The number of statements: the sum of the counts."""
         return int(self.count.sum())
+
+    def distinct(self) -> Triples:
+        """Return these facts, each as if it had been stated once."""
+        return Triples(self.head, self.relation, self.tail, np.ones_like(self.count))
+
+    def inside(self, entities: int, relations: int) -> bool:
+        """Whether every id is one of so many entities and relations, and every count is positive."""
+        limits = ((self.head, entities), (self.relation, relations), (self.tail, entities))
+        within = all(column.min(initial=0) >= 0 and column.max(initial=-1) < size for column, size in limits)
+        return within and bool(self.count.min(initial=1) >= 1)
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Triples:
         """Return the facts at `rows`, indices or a mask."""
@@ -104,6 +128,8 @@ class KB:
     @cached_property
     def facts(self) -> Triples:
         """All facts, whatever their split."""
+        if len(self.splits) == 1 and (np.diff(self.train.relation) >= 0).all():
+            return self.train  # merged and sorted already
         return Triples.concat(self.splits.values())
 
     @cached_property
@@ -152,30 +178,12 @@ class KB:
         Raises:
             RelsimError: `path` exists and is not a KB folder.
         """
-        triples = [(name, part) for name, part in self.splits.items()]
-        columns = {
-            name: np.concatenate([getattr(part, name) for _, part in triples] or [np.zeros(0, np.int64)])
-            for name in ("head", "relation", "tail", "count")
-        }
-        lengths = np.array([len(part) for _, part in triples], np.int64)
-        split = np.repeat(np.array([name for name, _ in triples], np.str_), lengths)
-        tables = {
-            "entities": pa.table({"name": pa.array(self.entities, pa.string())}),
-            "relations": pa.table({"name": pa.array(self.relations, pa.string())}),
-            "triples": pa.table({**columns, "split": pa.array(split.tolist(), pa.string())}),
-        }
+        facts = ((name, {key: getattr(part, key) for key in COLUMNS}) for name, part in self.splits.items())
         with atomic_folder(path, MANIFEST) as folder:
-            for name, table in tables.items():
-                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-            manifest = {
-                "kind": "relsim-kb",
-                "format": FORMAT,
-                "source": self.source,
-                "skipped": dict(self.skipped),
-                "splits": list(self.splits),
-                "sha256": {name: sha256(folder / f"{name}.parquet") for name in _TABLES},
-            }
-            write_json(folder / MANIFEST, manifest)
+            write_names(folder / "entities.parquet", Names(self.entities).array.chunks)
+            write_names(folder / "relations.parquet", Names(self.relations).array.chunks)
+            write_facts(folder / "triples.parquet", facts)
+            write_manifest(folder, self.source, self.skipped, list(self.splits))
 
     @classmethod
     def load(cls, path: str | Path) -> KB:
@@ -185,31 +193,16 @@ class KB:
             RelsimError: the folder is not a KB, was written by a later version, or a file is damaged.
         """
         folder = Path(path)
-        manifest = read_json(folder / MANIFEST, "KB")
-        if manifest.get("kind") != "relsim-kb":
-            raise RelsimError(f"{folder}: not a KB folder: make one with `relsim ingest`")
-        if manifest.get("format") != FORMAT:
-            raise RelsimError(
-                f"{folder}: KB format {manifest.get('format')}, this version reads {FORMAT}: ingest again"
-            )
-        if missing := {"source", "skipped", "splits", "sha256"} - set(manifest):
-            raise RelsimError(f"{folder / MANIFEST}: damaged (no {min(missing)}): run `relsim ingest` again")
-        tables = {}
-        for name in _TABLES:
-            file = folder / f"{name}.parquet"
-            if not file.is_file() or sha256(file) != manifest["sha256"].get(name):
-                raise RelsimError(f"{file}: missing, or not as its manifest says: run `relsim ingest` again")
-            tables[name] = pq.read_table(file)
-        triples = tables["triples"]
-        split = np.asarray(triples["split"].to_pylist(), dtype=object)
-        columns = [triples[name].to_numpy() for name in ("head", "relation", "tail", "count")]
-        return cls(
-            tables["entities"]["name"].to_pylist(),
-            tables["relations"]["name"].to_pylist(),
-            {name: Triples(*(column[split == name] for column in columns)) for name in manifest["splits"]},
-            manifest["source"],
-            manifest["skipped"],
+        manifest = read_manifest(folder)
+        entities, relations = (
+            Names(read_table(folder, name, manifest["sha256"].get(name))["name"]) for name in ("entities", "relations")
         )
+        triples = read_table(folder, "triples", manifest["sha256"].get("triples"))
+        splits = {name: _split(triples, name) for name in manifest["splits"] if name in SPLITS}
+        for part in splits.values():
+            if not part.inside(len(entities), len(relations)):
+                raise RelsimError(f"{folder}: damaged (ids out of range): run `relsim ingest` again")
+        return cls(entities, relations, splits, manifest["source"], manifest["skipped"])
 
     @classmethod
     def from_names(
@@ -278,11 +271,15 @@ class KB:
         return {name: index for index, name in enumerate(self.relations)}
 
 
+def _split(triples: pa.Table, name: str) -> Triples:
+    rows = triples.filter(pc.equal(triples["split"], name))
+    return Triples(*(rows[column].to_numpy() for column in COLUMNS))
+
+
 def _sorting(*columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the order that sorts rows by the first column, then the next, and whether each differs from the last."""
     sizes = [int(column.max(initial=0)) + 1 for column in columns]
-    packs = math.prod(sizes) <= np.iinfo(np.int64).max and all(column.min(initial=0) >= 0 for column in columns)
-    if packs:  # one key sorts ten times faster than three
+    if _packs(sizes, *columns):  # one key sorts ten times faster than three
         key = columns[0]
         for column, size in zip(columns[1:], sizes[1:], strict=True):
             key = key * size + column
@@ -291,3 +288,8 @@ def _sorting(*columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np
     first = np.ones(len(order), dtype=bool)
     first[1:] = np.logical_or.reduce([np.diff(column[order]) != 0 for column in columns])
     return order, first
+
+
+def _packs(sizes: Sequence[int], *columns: NDArray[np.int64]) -> bool:
+    """Whether rows whose columns are less than `sizes` can be told apart by one non-negative int64 each."""
+    return math.prod(sizes) <= np.iinfo(np.int64).max and all(column.min(initial=0) >= 0 for column in columns)

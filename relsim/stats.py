@@ -15,8 +15,11 @@ def describe(kb: KB, top: int) -> dict[str, Any]:
     facts, size = kb.facts, len(kb.relations)
     frequent = np.argsort(-kb.support, kind="stable")[:top]
 
-    def distinct(column: np.ndarray, relation: int) -> int:
-        return len(np.unique(column[facts.relation == relation]))
+    # facts are sorted by relation
+    bounds = np.searchsorted(facts.relation, [frequent, frequent + 1])
+
+    def distinct(column: np.ndarray, index: int) -> int:
+        return len(np.unique(column[bounds[0, index] : bounds[1, index]]))
 
     return {
         "source": kb.source,
@@ -30,10 +33,10 @@ def describe(kb: KB, top: int) -> dict[str, Any]:
             {
                 "relation": kb.relations[r],
                 "facts": int(kb.support[r]),
-                "heads": distinct(facts.head, r),
-                "tails": distinct(facts.tail, r),
+                "heads": distinct(facts.head, index),
+                "tails": distinct(facts.tail, index),
             }
-            for r in frequent
+            for index, r in enumerate(frequent)
         ],
     }
 

@@ -6,14 +6,13 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from relsim.errors import RelsimError
+from relsim.locking import scratch_folder
 
 KINDS = {  # what a folder is that holds this file
     "manifest.json": "a KB",
@@ -36,20 +35,16 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
     where it holds the marker, so that a mistyped path never deletes somebody's work.
 
     Raises:
-        RelsimError: `path` exists and is neither empty nor a folder of this kind; the disk refuses (it is full, say).
+        RelsimError: `path` exists and is neither empty nor a folder of this kind; another process is writing it; the
+            disk refuses (it is full, say).
     """
     check_target(path, marker)
     with _writing(path) as target:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            scratch.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; the result is an ordinary one
+        with scratch_folder(target) as scratch:
             yield scratch
             for file in scratch.iterdir():
                 file.chmod(0o666 & ~_umask())  # safetensors makes private files
-            _swap(scratch, target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_target(path: str | Path, marker: str) -> None:
@@ -78,6 +73,8 @@ def check_source(path: str | Path, kind: str) -> None:
     with _reading(path) as source:
         found = kind_of(source)
         if found == kind:
+            for file in source.iterdir():
+                refuse_links(file)
             return
         if not source.exists():
             fault = "no such folder"
@@ -86,6 +83,16 @@ def check_source(path: str | Path, kind: str) -> None:
         else:
             fault = f"is not {kind}"
     raise RelsimError(f"{path}: {fault}: {_SOURCES[kind]}")
+
+
+def refuse_links(path: Path) -> None:
+    """Refuse a file of a folder that is a symbolic link: a folder from somebody else must not read outside itself.
+
+    Raises:
+        RelsimError: as said.
+    """
+    if path.is_symlink():
+        raise RelsimError(f"{path}: is a symbolic link, which may lead anywhere: put the file itself there")
 
 
 @contextmanager
@@ -113,6 +120,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
     """
     try:
         with _reading(path):
+            refuse_links(path)
             value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RelsimError(f"{path.parent}: not a {kind} folder, it has no {path.name}") from None
@@ -181,21 +189,6 @@ def _check_writable(target: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _swap(scratch: Path, path: Path) -> None:
-    """Move `scratch` to `path`, and what was there out of the way; on failure what was there stays."""
-    if not path.exists():
-        scratch.rename(path)
-        return
-    retired = scratch.with_name(scratch.name + ".old")
-    path.rename(retired)
-    try:
-        scratch.rename(path)
-    except BaseException:
-        retired.rename(path)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def _umask() -> int:

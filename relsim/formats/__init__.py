@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relsim.formats import ntriples, openke, table
+from relsim.formats import dumps, jsonlines, kgtk, ntriples, openke, oxigraph, parquet, table, tsv
 from relsim.formats.base import Batch, Format
 
-FILES: tuple[Format, ...] = (table.TSV, table.CSV, ntriples.FORMAT)
+FILES: tuple[Format, ...] = (
+    tsv.FORMAT,
+    table.FORMAT,
+    *dumps.FORMATS,  # before those they are written in: the first that recognises a file reads it
+    ntriples.FORMAT,
+    ntriples.QUADS,
+    *oxigraph.FORMATS,
+    kgtk.FORMAT,
+    parquet.FORMAT,
+    jsonlines.WIKIDATA,
+    jsonlines.OPENIE,
+)
 FOLDERS: tuple[Format, ...] = (openke.FORMAT,)
 FORMATS: dict[str, Format] = {known.name: known for known in (*FILES, *FOLDERS)}
 

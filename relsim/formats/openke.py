@@ -41,7 +41,8 @@ def read(path: Path, columns: str = "hrt") -> Iterator[Batch]:
         if file := _find(path, f"{split}2id.txt"):
             rows = _rows(file, *_FACT_ROW)
             head, tail = (_encoded(file, rows, column, entities, "entity") for column in (0, 1))
-            yield Batch(head, _encoded(file, rows, 2, relations, "relation"), tail, split)
+            kind = _encoded(file, rows, 2, relations, "relation")
+            yield Batch(head, kind, tail, split, lines=len(rows.line))
 
 
 def _names(file: Path, kind: str) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import csv
 import fcntl
@@ -36,6 +37,7 @@ from relsim.cli import cli, main
 from relsim.divergence import Divergence
 from relsim.errors import RelsimError
 from relsim.estimators import Enumerate, Estimator
+from relsim.formats import FORMATS
 from relsim.models import load_model
 from relsim.similar import neighbours
 
@@ -189,8 +191,23 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
     (tmp_path / "facts.tsv").write_text("a\tb\tr\nb\tc\tr\n")
     nt = "<http://x/a> <http://x/r> <http://x/b> .\n<http://x/a> <http://x/r> <http://x/c> .\n"
     (tmp_path / "dump.nt.gz").write_bytes(gzip.compress(nt.encode()))
+    entity, direct = "http://www.wikidata.org/entity", "http://www.wikidata.org/prop/direct"
+    truthy = f'<{entity}/Q42> <{direct}/P27> <{entity}/Q145> .\n<{entity}/Q42> <{direct}/P569> "1952" .\n'
+    (tmp_path / "latest-truthy.nt.bz2").write_bytes(bz2.compress(truthy.encode()))
+    (tmp_path / "new.tsv").write_text("e1\tP27\te2\n")
+    (tmp_path / "labels.tsv").write_text("Q42\tDouglas Adams\nP27\tcitizenship\n")
     told = examples(command("--help").out)
-    for name in ("ingest", "stats", "fit", "compare", "similar", "report"):  # each needs what those before it made
+    # each needs what those before it made
+    for name in (
+        "plan",
+        "ingest",
+        "update",
+        "stats",
+        "fit",
+        "compare",
+        "similar",
+        "report",
+    ):  # each needs what those before it made
         told += examples(command(name, "--help").out)
     told = sorted({tuple(line): line for line in told if line[0] != "demo"}.values(), key=lambda line: rank(line[0]))
     assert {line[0] for line in told} == set(COMMANDS) - {"demo"}
@@ -205,7 +222,7 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
 
 
 def rank(name: str) -> int:
-    return ("ingest", "stats", "fit", "compare", "similar", "report").index(name)
+    return ("plan", "ingest", "update", "stats", "fit", "compare", "similar", "report").index(name)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -509,7 +526,7 @@ def test_nonsense_for_columns_is_refused(command: Command, made: Path, tmp_path:
 
 def test_an_unknown_format_names_the_known_ones(command: Command, made: Path, tmp_path: Path) -> None:
     result = command("ingest", made / "facts.tsv", tmp_path / "kb", "--format", "foo")
-    assert result.err == "relsim: unknown format 'foo': it is one of tsv, csv, nt, openke\n"
+    assert result.err == f"relsim: unknown format 'foo': it is one of {', '.join(FORMATS)}\n"
     assert (result.code, tree(tmp_path)) == (2, {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import Counter
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_an_unknown_name_suggests_the_nearest(kind: str) -> None:
         getattr(kb, f"{kind}_id")(wrong)
     with pytest.raises(RelsimError, match="`relsim stats` lists the"):
         getattr(kb, f"{kind}_id")("zzzzzz")
+
+
+def test_the_nearest_of_many_names_is_found_without_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    kb = KB.from_names((f"place {i}", "near", f"person {i * 7919 % 99991}") for i in range(50_000))
+    compared = []
+    nearest = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib, "get_close_matches", lambda w, names, **k: compared.append(len(names)) or nearest(w, names, **k)
+    )
+    with pytest.raises(RelsimError, match="unknown entity 'Plaace 31415': did you mean 'place 31415'"):
+        kb.entity_id("Plaace 31415")
+    assert compared[0] <= 1000
+
+
+def test_facts_of_one_split_are_sorted_even_where_the_split_is_not() -> None:
+    apart = Triples(*(np.array(column) for column in ([0, 1, 0], [1, 0, 1], [1, 0, 1], [1, 2, 3])))
+    assert rows(KB(["a", "b"], ["r", "s"], {"train": apart}).facts) == [(1, 0, 0, 2), (0, 1, 1, 4)]
 
 
 def test_repr_says_the_sizes(kb: KB) -> None:

@@ -1,0 +1,157 @@
+"""One writer for a folder: a scratch folder beside it, held by a lock that ends with the process, and the swap."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from relsim.errors import RelsimError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: one writer at a time is then up to the user
+    fcntl = None  # type: ignore[assignment]
+
+_held: set[Path] = set()  # scratch folders of this process
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` for this process alone; on success it becomes `target`, else it vanishes.
+
+    Its name is `.NAME.partial`, so that what a killed process left there is found and removed by the next one. A
+    target that is itself such a folder is written in place: it appears with the folder that it becomes.
+
+    Raises:
+        RelsimError: another process holds it.
+    """
+    if target in _held:
+        yield target
+        return
+    scratch = target.with_name(f".{target.name}.partial")
+    lock = _acquire(scratch, target)
+    _held.add(scratch)
+    try:
+        restore(target)
+        _clear(scratch)
+        yield scratch
+        _swap(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    finally:
+        _held.discard(scratch)
+        lock.release()
+
+
+def restore(target: Path) -> None:
+    """Put back what a process killed between two renames had moved aside, or remove it where it was replaced."""
+    retired = _retired(target)
+    if retired.is_dir():
+        if target.exists():
+            shutil.rmtree(retired)
+        else:
+            retired.rename(target)
+
+
+def _acquire(scratch: Path, target: Path) -> _Lock:
+    """Return an exclusive lock on `scratch`, which is made where it is missing."""
+    while True:
+        scratch.mkdir(exist_ok=True)
+        lock = _Lock(scratch, target)
+        if lock.holds(scratch):
+            return lock
+        lock.release()  # its last holder has just renamed it
+
+
+class _Lock:
+    """An exclusive lock on a folder, whatever name the folder has later; it ends with the process at the latest."""
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        """Lock `folder`.
+
+        Raises:
+            RelsimError: another process has locked it, and so is writing `target`.
+        """
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
+        try:
+            self._descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:  # renamed since
+            return
+        except BlockingIOError:
+            self.release()
+            raise RelsimError(
+                f"{target}: another process is writing it: wait until it is done, or name another folder"
+            ) from None
+        except OSError:  # some network file systems have no locks on folders
+            return
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is still the folder that was locked."""
+        if self._descriptor is None:
+            return fcntl is None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), folder.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _swap(scratch: Path, target: Path) -> None:
+    """Move `scratch` to `target`, and remove what was there; on failure what was there stays."""
+    if not target.exists():
+        scratch.rename(target)
+        return
+    held = _Lock(target, target)  # its content takes the place of the scratch folder, and must not become another's
+    try:
+        if _exchange(scratch, target):
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            _rename_both(scratch, target)
+    finally:
+        held.release()
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, so that there is no moment without either; False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return done == 0
+
+
+def _rename_both(scratch: Path, target: Path) -> None:
+    retired = _retired(target)
+    target.rename(retired)
+    try:
+        scratch.rename(target)
+    except BaseException:
+        retired.rename(target)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _retired(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
