@@ -75,6 +75,11 @@ class FactDistribution(nn.Module, ABC):
     def tail_logits(self, natural: Tensor) -> Tensor:
         """Unnormalised log p(t | h, r) over all entities for tail parameters (n, k), shape (n, E)."""
 
+    def head_factor(self, relation: Tensor) -> Tensor:
+        """Return a matrix (E, m) with the left singular vectors of log p(h | r), (E, n), centred over the heads."""
+        log = torch.log_softmax(self.head_logits(self.head_natural(relation)).double(), dim=-1).T
+        return log - log.mean(dim=0)
+
     def head_partition(self, natural: Tensor) -> Tensor:
         """Z of head conditionals (n, k), shape (n,); differentiable, for training."""
         return torch.logsumexp(self.head_logits(natural), dim=-1)
@@ -192,6 +197,15 @@ class TableDistribution(FactDistribution):
     @abstractmethod
     def table(self) -> Tensor:
         """The sufficient statistic of every entity, shape (E, k)."""
+
+    def head_factor(self, relation: Tensor) -> Tensor:
+        natural = self.head_natural(relation).double()
+        statistic = self.table.double()
+        if self.head_bias is not None:
+            natural = F.pad(natural, (0, 1), value=1.0)
+            statistic = torch.cat([statistic, self.head_bias.double()[:, None]], dim=1)
+        right = torch.linalg.qr(natural, mode="r").R  # log p = statistic natural^T = (statistic right^T) Q^T, Q^T Q = 1
+        return (statistic - statistic.mean(dim=0)) @ right.T
 
     def head_partition(self, natural: Tensor) -> Tensor:
         return linear_logsumexp(natural, self.table, self.head_bias)

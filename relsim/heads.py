@@ -6,12 +6,16 @@ sample of heads serves all relations: unequal probabilities, no replacement, wei
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+ENTRIES = 1 << 22  # entries of p(h | r) held at once, 32 MiB of float64
 
 THIN = 0.02  # thinning may add about this share to a relation's variance
 RIDGE = 1.0
@@ -27,7 +31,7 @@ class HeadSample:
         active: (H, R) whether the head is evaluated for the relation as the source of a divergence.
         weight: (H, R) float64, so that T_ab ~ sum_h weight[h, a] D_ab(h).
         features: (H, K) float64, what the calibration regressed D on; the first is 1.
-        fit: (H, R) float64, the weights of that regression.
+        fit: (H, R) float64, the weights of that regression; (H, 0), as is `noise`, where every head is taken.
         bread: (R, K, K) float64, its inverse normal matrix with a ridge: beta_ab = bread_a sum_h fit[h, a] x_h D_ab(h).
         noise: (H, R) float64, so that the variance of T_ab is sum_h noise[h, a] (D_ab(h) - x_h . beta_ab)^2.
         freedom: (R,) float64, the effective number of sampled heads less the parameters that the regression took.
@@ -42,50 +46,102 @@ class HeadSample:
     noise: Tensor
     freedom: Tensor
 
+    def part(self, heads: slice = slice(None), sources: slice = slice(None)) -> HeadSample:
+        """Return the part for some of the heads and some of the relations as sources."""
+        return HeadSample(
+            self.heads[heads],
+            self.active[heads, sources],
+            self.weight[heads, sources],
+            self.features[heads],
+            self.fit[heads, sources],
+            self.bread[sources],
+            self.noise[heads, sources],
+            self.freedom[sources],
+        )
 
-def all_heads(probability: Tensor) -> HeadSample:
-    """Return every head with its probability p_a(h), (R, E): nothing is sampled, the standard error is zero."""
-    weight = probability.double().T.contiguous()
+
+class HeadProbability(NamedTuple):
+    """p(h | r) of R relations over E heads, a few rows at a time: all of them need not fit in memory.
+
+    `rows` returns p(h | r), (n, E), for a slice of the relations.
+    """
+
+    rows: Callable[[slice], Tensor]
+    relations: int
+    entities: int
+
+    @classmethod
+    def of(cls, probability: Tensor) -> HeadProbability:
+        """Wrap a matrix (R, E)."""
+        return cls(lambda part: probability[part], *probability.shape)
+
+    def blocks(self, entries: int = ENTRIES) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of the relations with their rows in float64."""
+        step = max(1, entries // self.entities)
+        for start in range(0, self.relations, step):
+            part = slice(start, min(start + step, self.relations))
+            yield part, self.rows(part).double()
+
+
+def all_heads(probability: HeadProbability) -> HeadSample:
+    """Return every head with its probability p_a(h): nothing is sampled, the standard error is zero."""
+    weight = torch.cat([rows for _, rows in probability.blocks()]).T.contiguous()
     relations = weight.shape[1]
     return HeadSample(
         heads=torch.arange(len(weight), device=weight.device),
         active=torch.ones_like(weight, dtype=torch.bool),
         weight=weight,
         features=weight.new_zeros(len(weight), 0),
-        fit=weight.new_zeros(len(weight), relations),
+        fit=weight.new_zeros(len(weight), 0),
         bread=weight.new_zeros(relations, 0, 0),
-        noise=weight.new_zeros(len(weight), relations),
+        noise=weight.new_zeros(len(weight), 0),
         freedom=weight.new_zeros(relations),
     )
 
 
-def sample_heads(probability: Tensor, size: int, features: int, rng: np.random.Generator) -> HeadSample:
-    """Draw `size` of E heads for relations with head probabilities p_a(h), (R, E), and calibrate their weights.
+def sample_heads(probability: HeadProbability, size: int, known: Tensor, rng: np.random.Generator) -> HeadSample:
+    """Draw `size` of E heads for relations with head probabilities p_a(h), and calibrate their weights.
 
     Sampling is systematic, without replacement, with the inclusion probabilities of `inclusion`. The weights are those
-    of the generalised regression estimator (Särndal, Swensson and Wretman, 1992, section 6.4): D is regressed on a few
-    features known of every head, and only the residuals are left to chance. The features are the leading left singular
-    vectors of log p(h | r), which tell types of heads apart.
+    of the generalised regression estimator (Särndal, Swensson and Wretman, 1992, section 6.4): D is regressed on
+    features `known` of every head, (E, K) with the first 1, and only the residuals are left to chance. A weight that
+    the regression would turn negative becomes zero, so that every partial sum of an estimate is below it.
     """
-    p = probability.double()
-    include = inclusion(p, size)
-    heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(p.device)
-    known = head_features(p, features)
-    share, chance = p[:, heads].T, include[heads, None]  # (H, R), (H, 1)
-    smallest = THIN * unit_variance(p, include)
-    thin = (share / chance / smallest).clamp(max=1)  # lesser weights are thinned at random, without bias
-    active = torch.from_numpy(rng.random(tuple(thin.shape))).to(p.device) < thin
+    include = inclusion(probability, size)
+    heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(include.device)
+    share = include.new_empty(len(heads), probability.relations)
+    variance = include.new_empty(probability.relations)
+    total = include.new_empty(probability.relations, known.shape[1])
+    for part, p in probability.blocks():
+        share[:, part] = p[:, heads].T
+        variance[part] = unit_variance(p, include)
+        total[part] = p @ known
+    chance = include[heads, None]  # (H, 1)
+    thin = (share / chance / (THIN * variance)).clamp(max=1)  # lesser weights are thinned at random, without bias
+    active = torch.from_numpy(rng.random(tuple(thin.shape))).to(thin.device) < thin
     chance = chance * thin.clamp(min=1e-300)
-    return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], p @ known)
+    return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], total)
 
 
-def inclusion(probability: Tensor, size: int) -> Tensor:
+def heads_holding(probability: HeadProbability, mass: float, limit: int) -> int:
+    """Return how many heads the smallest sets holding `mass` of p(h | r) have in all, but at most `limit`."""
+    found = torch.zeros(probability.entities, dtype=torch.bool)
+    for _, rows in probability.blocks(ENTRIES // 16):
+        ordered, order = rows.sort(dim=1, descending=True)
+        found[order[ordered.cumsum(dim=1) - ordered < mass].cpu()] = True
+        if int(found.sum()) >= limit:
+            return limit
+    return int(found.sum())
+
+
+def inclusion(probability: HeadProbability, size: int) -> Tensor:
     """Return probabilities pi (E,) of including each head, summing to `size`: proportional to sqrt(sum_a p_a(h)^2).
 
     Cut at 1, they minimise the sum over relations of V_a = sum_h p_a(h)^2 (1 / pi_h - 1), the variance of a response of
     unit size (Neyman, 1934). Heads that matter much are certain, which is enumeration.
     """
-    return proportional(probability.square().sum(dim=0).sqrt(), size)
+    square = sum(rows.square().sum(dim=0) for _, rows in probability.blocks())
+    return proportional(torch.as_tensor(square).sqrt(), size)
 
 
 def unit_variance(probability: Tensor, include: Tensor) -> Tensor:
@@ -112,14 +168,15 @@ def systematic(include: NDArray[np.float64], rng: np.random.Generator) -> NDArra
     return np.sort(order[np.diff(ticks, prepend=0) > 0])
 
 
-def head_features(probability: Tensor, count: int) -> Tensor:
-    """Return (E, 1 + count) features of heads: 1, and leading left singular vectors of the centred log p(h | r)."""
-    log = probability.clamp(min=1e-300).log().T  # (E, R)
-    log = log - log.mean(dim=0)
-    value, vector = torch.linalg.eigh(log.T @ log)  # of the small Gram matrix: R^2 E operations
+def head_features(factor: Tensor, count: int) -> Tensor:
+    """Return (E, 1 + count) features of heads: 1, and leading left singular vectors of a matrix (E, m), times sqrt(E).
+
+    The matrix is log p(h | r), centred over the heads, or any with the same left singular vectors.
+    """
+    value, vector = torch.linalg.eigh(factor.T @ factor)  # of the small Gram matrix: m^2 E operations
     value, vector = value.flip(0)[:count], vector.flip(1)[:, :count]
-    left = log @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
-    return torch.cat([log.new_ones(len(log), 1), left * len(log) ** 0.5], dim=1)
+    left = factor @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
+    return torch.cat([factor.new_ones(len(factor), 1), left * len(factor) ** 0.5], dim=1)
 
 
 def moderated(variance: Tensor, mean: Tensor, freedom: Tensor) -> Tensor:
@@ -138,15 +195,16 @@ def _calibrated(heads: Tensor, active: Tensor, weight: Tensor, chance: Tensor, x
     fit = weight.square() * (1 - chance)  # certain heads leave nothing to explain
     mass = fit.sum(dim=0)
     effective = mass.square() / fit.square().sum(dim=0).clamp(min=1e-300)
-    normal = torch.einsum("ha,hk,hl->akl", fit, x, x)
+    pairs = (x[:, :, None] * x[:, None, :]).flatten(1)  # (H, K K): products of features as one matrix product
+    normal = (fit.T @ pairs).unflatten(1, (x.shape[1],) * 2)
     spread = normal.diagonal(dim1=1, dim2=2) - normal[:, 0].square() / mass.clamp(min=1e-300)[:, None]
     penalty = RIDGE * x.shape[1] / effective.clamp(min=1)[:, None] * spread.clamp(min=0)
     penalty[:, 0] = 0
     floor = 1e-9 * normal.diagonal(dim1=1, dim2=2).amax(dim=1).clamp(min=1e-200)
     bread = torch.linalg.inv(normal + torch.diag_embed(penalty + floor[:, None]))
     miss = total - weight.T @ x
-    calibrated = weight + fit * torch.einsum("hk,akl,al->ha", x, bread, miss)
-    leverage = fit * torch.einsum("hk,akl,hl->ha", x, bread, x)
+    calibrated = (weight + fit * (x @ (bread @ miss[:, :, None]).squeeze(2).T)).clamp(min=0)
+    leverage = fit * (pairs @ bread.flatten(1).T)
     noise = calibrated.square() * (1 - chance) / (1 - leverage).clamp(min=0.1).square()
     calibrated, noise = (torch.where(active, value, 0) for value in (calibrated, noise))
     freedom = (effective - leverage.sum(dim=0)).clamp(min=1)
