@@ -46,7 +46,7 @@ class HeadSample:
     noise: Tensor
     freedom: Tensor
 
-    def part(self, heads: slice = slice(None), sources: slice = slice(None)) -> HeadSample:
+    def part(self, heads: slice | Tensor = slice(None), sources: slice = slice(None)) -> HeadSample:
         """Return the part for some of the heads and some of the relations as sources."""
         return HeadSample(
             self.heads[heads],
