@@ -87,8 +87,8 @@ class CountsDistribution(FactDistribution):
     def tail_moments(self, natural: Tensor) -> tuple[Tensor, Tensor]:
         return natural.new_zeros(len(natural)), natural.exp()
 
-    def head_logits(self, natural: Tensor) -> Tensor:
-        return natural
+    def head_logits(self, natural: Tensor, entities: slice = slice(None)) -> Tensor:
+        return natural[:, entities].clone()
 
     def tail_logits(self, natural: Tensor) -> Tensor:
         return natural

@@ -48,7 +48,7 @@ class Design:
 def exact_design(model: FactDistribution, relations: Tensor) -> Design:
     """Return the design that takes every head."""
     natural, partition, mean = _heads(model, relations)
-    return Design(relations, natural, partition, mean, all_heads(_probability(model, natural)))
+    return Design(relations, natural, partition, mean, all_heads(_probability(model, natural, partition)))
 
 
 def sampled_design(
@@ -56,7 +56,7 @@ def sampled_design(
 ) -> Design:
     """Return the design of `RaoBlackwell`, whose arguments these are; it depends on nothing else."""
     natural, partition, mean = _heads(model, relations)
-    probability = _probability(model, natural)
+    probability = _probability(model, natural, partition)
     size = heads_holding(probability, mass, min(samples, probability.entities))
     if size == probability.entities:
         return Design(relations, natural, partition, mean, all_heads(probability))
@@ -84,8 +84,8 @@ def _heads(model: FactDistribution, relations: Tensor) -> tuple[Tensor, Tensor, 
     return natural, *model.head_moments(natural)
 
 
-def _probability(model: FactDistribution, natural: Tensor) -> HeadProbability:
-    def rows(part: slice) -> Tensor:
-        return torch.softmax(model.head_logits(natural[part]), dim=-1)
+def _probability(model: FactDistribution, natural: Tensor, partition: Tensor) -> HeadProbability:
+    def tile(relations: slice, heads: slice) -> Tensor:
+        return model.head_logits(natural[relations], heads).sub_(partition[relations, None]).exp_()
 
-    return HeadProbability(rows, len(natural), len(model.entities))
+    return HeadProbability(tile, len(natural), len(model.entities))

@@ -68,8 +68,8 @@ class FactDistribution(nn.Module, ABC):
         """Z (n,) and mean m (n, k) of tail conditionals (n, k); no gradient."""
 
     @abstractmethod
-    def head_logits(self, natural: Tensor) -> Tensor:
-        """Unnormalised log p(h | r) over all entities for head parameters (n, k), shape (n, E)."""
+    def head_logits(self, natural: Tensor, entities: slice = slice(None)) -> Tensor:
+        """Unnormalised log p(h | r) over a slice of the entities for head parameters (n, k), shape (n, E)."""
 
     @abstractmethod
     def tail_logits(self, natural: Tensor) -> Tensor:
@@ -225,8 +225,9 @@ class TableDistribution(FactDistribution):
     def tail_moments(self, natural: Tensor) -> tuple[Tensor, Tensor]:
         return linear_logsumexp_mean(natural, self.table, self.tail_bias)
 
-    def head_logits(self, natural: Tensor) -> Tensor:
-        return F.linear(natural, self.table, self.head_bias)
+    def head_logits(self, natural: Tensor, entities: slice = slice(None)) -> Tensor:
+        bias = None if self.head_bias is None else self.head_bias[entities]
+        return F.linear(natural, self.table[entities], bias)
 
     def tail_logits(self, natural: Tensor) -> Tensor:
         return F.linear(natural, self.table, self.tail_bias)

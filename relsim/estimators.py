@@ -52,7 +52,7 @@ class Estimator(ABC):
         finally:
             model.train(training)
         head, tail, stderr = (part.contiguous().fill_diagonal_(0).cpu().numpy() for part in parts)
-        meta = {"source": model.meta.get("source", ""), "estimator": type(self).__name__, **self._settings(), **details}
+        meta = {"source": model.meta.get("source", ""), "estimator": type(self).__name__, **self.settings(), **details}
         meta["cpu_seconds"] = round(time.process_time() - start, 2)
         names = [model.relations[i] for i in index.tolist()]
         return Divergence(names, head + tail, stderr, head, tail, model.support[index].cpu().numpy(), meta)
@@ -63,7 +63,8 @@ class Estimator(ABC):
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return the head part, the tail part and the standard error, (R, R) float64 each, and details for `meta`."""
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments, for `meta`."""
         return asdict(self) if hasattr(self, "__dataclass_fields__") else {}  # type: ignore[call-overload]
 
 
@@ -73,6 +74,10 @@ class DesignEstimator(Estimator):
     @abstractmethod
     def design(self, model: FactDistribution, relations: Tensor) -> Design:
         """Return what all pairs of relations (R,) share; the model is in evaluation mode, and no gradient is wanted."""
+
+    @abstractmethod
+    def most_heads(self, entities: int) -> int:
+        """Return an upper bound on the heads of the design."""
 
     def _parts(
         self, model: FactDistribution, relations: Tensor, progress: bool | None
@@ -91,6 +96,9 @@ class Enumerate(DesignEstimator):
 
     def design(self, model: FactDistribution, relations: Tensor) -> Design:
         return exact_design(model, relations)
+
+    def most_heads(self, entities: int) -> int:
+        return entities
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,9 @@ class RaoBlackwell(DesignEstimator):
 
     def design(self, model: FactDistribution, relations: Tensor) -> Design:
         return sampled_design(model, relations, **asdict(self))
+
+    def most_heads(self, entities: int) -> int:
+        return min(entities, self.samples)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ENTRIES = 1 << 22  # entries of p(h | r) held at once, 32 MiB of float64
+ROWS, ENTRIES = 256, 1 << 22  # relations of a tile of p(h | r), and its entries: 16 MiB of float32
 
 THIN = 0.02  # thinning may add about this share to a relation's variance
 RIDGE = 1.0
@@ -61,31 +61,40 @@ class HeadSample:
 
 
 class HeadProbability(NamedTuple):
-    """p(h | r) of R relations over E heads, a few rows at a time: all of them need not fit in memory.
+    """p(h | r) of R relations over E heads, a tile at a time: all of it need not fit in memory.
 
-    `rows` returns p(h | r), (n, E), for a slice of the relations.
+    `tile` returns p(h | r) for slices of the relations and of the heads.
     """
 
-    rows: Callable[[slice], Tensor]
+    tile: Callable[[slice, slice], Tensor]
     relations: int
     entities: int
 
     @classmethod
     def of(cls, probability: Tensor) -> HeadProbability:
         """Wrap a matrix (R, E)."""
-        return cls(lambda part: probability[part], *probability.shape)
+        return cls(lambda relations, heads: probability[relations, heads], *probability.shape)
 
-    def blocks(self, entries: int = ENTRIES) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the relations with their rows in float64."""
-        step = max(1, entries // self.entities)
-        for start in range(0, self.relations, step):
-            part = slice(start, min(start + step, self.relations))
-            yield part, self.rows(part).double()
+    def rows(self) -> Iterator[Tensor]:
+        """Yield p(h | r) over all heads for a few relations after another, (n, E) float64."""
+        for part in _steps(self.relations, max(1, ENTRIES // 16 // self.entities)):
+            yield self.tile(part, slice(None)).double()
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield slices of the relations and of the heads with p(h | r) there."""
+        for relations in _steps(self.relations, ROWS):
+            for heads in _steps(self.entities, max(1, ENTRIES // ROWS)):
+                yield relations, heads, self.tile(relations, heads)
+
+
+def _steps(size: int, step: int) -> Iterator[slice]:
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
 
 
 def all_heads(probability: HeadProbability) -> HeadSample:
     """Return every head with its probability p_a(h): nothing is sampled, the standard error is zero."""
-    weight = torch.cat([rows for _, rows in probability.blocks()]).T.contiguous()
+    weight = torch.cat(list(probability.rows())).T.contiguous()
     relations = weight.shape[1]
     return HeadSample(
         heads=torch.arange(len(weight), device=weight.device),
@@ -110,12 +119,13 @@ def sample_heads(probability: HeadProbability, size: int, known: Tensor, rng: np
     include = inclusion(probability, size)
     heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(include.device)
     share = include.new_empty(len(heads), probability.relations)
-    variance = include.new_empty(probability.relations)
-    total = include.new_empty(probability.relations, known.shape[1])
-    for part, p in probability.blocks():
-        share[:, part] = p[:, heads].T
-        variance[part] = unit_variance(p, include)
-        total[part] = p @ known
+    variance = include.new_zeros(probability.relations)
+    total = include.new_zeros(probability.relations, known.shape[1])
+    for part, of_heads, p in probability.tiles():
+        inside = (heads >= of_heads.start) & (heads < of_heads.stop)
+        share[inside, part] = p[:, heads[inside] - of_heads.start].T.to(share.dtype)
+        total[part] += p @ known[of_heads].to(p.dtype)
+        variance[part] += unit_variance(p, include[of_heads])
     chance = include[heads, None]  # (H, 1)
     thin = (share / chance / (THIN * variance)).clamp(max=1)  # lesser weights are thinned at random, without bias
     active = torch.from_numpy(rng.random(tuple(thin.shape))).to(thin.device) < thin
@@ -126,7 +136,7 @@ def sample_heads(probability: HeadProbability, size: int, known: Tensor, rng: np
 def heads_holding(probability: HeadProbability, mass: float, limit: int) -> int:
     """Return how many heads the smallest sets holding `mass` of p(h | r) have in all, but at most `limit`."""
     found = torch.zeros(probability.entities, dtype=torch.bool)
-    for _, rows in probability.blocks(ENTRIES // 16):
+    for rows in probability.rows():
         ordered, order = rows.sort(dim=1, descending=True)
         found[order[ordered.cumsum(dim=1) - ordered < mass].cpu()] = True
         if int(found.sum()) >= limit:
@@ -140,13 +150,16 @@ def inclusion(probability: HeadProbability, size: int) -> Tensor:
     Cut at 1, they minimise the sum over relations of V_a = sum_h p_a(h)^2 (1 / pi_h - 1), the variance of a response of
     unit size (Neyman, 1934). Heads that matter much are certain, which is enumeration.
     """
-    square = sum(rows.square().sum(dim=0) for _, rows in probability.blocks())
-    return proportional(torch.as_tensor(square).sqrt(), size)
+    square = torch.zeros(probability.entities, dtype=torch.float64)
+    for _, heads, p in probability.tiles():
+        square = square.to(p.device)
+        square[heads] += p.square().sum(dim=0)
+    return proportional(square.sqrt(), size)
 
 
 def unit_variance(probability: Tensor, include: Tensor) -> Tensor:
     """Return V_a = sum_h p_a(h)^2 (1 / pi_h - 1), (R,), for p_a(h) (R, E) and pi_h (E,)."""
-    return (probability.square() @ (1 / include - 1)).clamp(min=1e-300)
+    return (probability.square() @ (1 / include - 1).to(probability.dtype)).double().clamp(min=1e-300)
 
 
 def proportional(measure: Tensor, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ def load_model(path: str | Path) -> FactDistribution:
         raise RelsimError(f"{folder}: damaged ({one_line(error)}): run `relsim fit` again") from None
     zero_denormals_(model)
     return model.eval()
+
+
+def fingerprint(model: FactDistribution) -> str:
+    """Return a SHA-256 over the names and parameters of a model, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps([model.kind, model.config(), model.entities, model.relations]).encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _names(value: Any) -> list[str]:

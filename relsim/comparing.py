@@ -1,0 +1,228 @@
+"""A comparison in blocks on disk, by one process or by many: what was done survives a crash, and is done once.
+
+First the design, then the rows of every block of relations, which are nearly all of the work, then the pairs of every
+few blocks. Each block depends on the model, the estimator and its own number only, so the result does not depend on
+who computed it, in what order, or after how many interruptions.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from relsim.blocks import BlockFolder, Tensors
+from relsim.design import Design
+from relsim.distribution import FactDistribution
+from relsim.divergence import MANIFEST, Divergence
+from relsim.errors import RelsimError
+from relsim.estimators import DesignEstimator
+from relsim.heads import moderated
+from relsim.lock import alone, together
+from relsim.models import fingerprint
+from relsim.similar import save_comparison
+from relsim.storage import check_target
+from relsim.tails import BLOCK, HELD, TailRows, TailSums, blocks, tail_rows
+
+TOGETHER = 4  # blocks of relations whose pairs are computed at once: each reads the rows of all relations
+
+
+class Shard(NamedTuple):
+    """Part `index` of `count`, counted from 0, of the blocks of a comparison."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `3/16`, counted from 1.
+
+        Raises:
+            ValueError: it is no such thing.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ValueError(f"expected a shard such as 3/16, got {text!r}")
+        return cls(int(index) - 1, int(count))
+
+    def of(self, names: Sequence[str]) -> Sequence[str]:
+        """Return the shard's part of the blocks."""
+        return names[self.index :: self.count]
+
+
+def scratch_of(target: str | Path) -> Path:
+    """Return the folder where the blocks of a comparison go until it is whole."""
+    return Path(target).with_name(Path(target).name + ".blocks")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The blocks of a comparison of all relations of a model, in `folder`, and what they are made of."""
+
+    folder: BlockFolder
+    relations: list[str]
+    step: int
+
+    @property
+    def rows(self) -> dict[str, slice]:
+        """The blocks of rows by name, with their relations."""
+        return {f"rows-{i:05d}": part for i, part in enumerate(blocks(len(self.relations), self.step))}
+
+    @property
+    def pairs(self) -> dict[str, slice]:
+        """The blocks of pairs by name, with the relations that are their sources."""
+        parts = blocks(len(self.relations), self.step * TOGETHER)
+        return {f"pairs-{i:05d}": part for i, part in enumerate(parts)}
+
+    def design(self) -> Design:
+        """Return the design, which is there."""
+        return Design.of_tensors(self.folder.read("design"))
+
+    def make_rows(self, model: FactDistribution, shard: Shard, progress: bool | None) -> None:
+        """Make the shard's blocks of rows."""
+        design = self.design()
+        names = shard.of(list(self.rows))
+        for name in tqdm(names, disable=None if progress is None else not progress, unit="block"):
+            part = self.rows[name]
+
+            def work(part: slice = part) -> Tensors:
+                active = design.sample.active[:, part]
+                return tail_rows(model, design.sample.heads, design.relations[part], active)._asdict()
+
+            self.folder.make(name, work)
+
+    def make_pairs(self, shard: Shard, progress: bool | None) -> None:
+        """Make the shard's blocks of pairs, for which all rows have to be there."""
+        design = self.design()
+        names = shard.of(list(self.pairs))
+        for name in tqdm(names, disable=None if progress is None else not progress, unit="block"):
+            self.folder.make(name, lambda name=name: self._pairs(design, self.pairs[name]))  # type: ignore[misc]
+
+    def _pairs(self, design: Design, sources: slice) -> Tensors:
+        sample = design.sample.part(sources=sources)
+        of_sources = [
+            self._read(name) for name, part in self.rows.items() if sources.start <= part.start < sources.stop
+        ]
+        a = TailRows(*(torch.cat(fields, dim=1) for fields in zip(*of_sources, strict=True)))
+        mean, variance = [], []
+        for name in self.rows:
+            b = self._read(name)
+            sums = TailSums.zeros(a.partition.shape[1], b.partition.shape[1], sample.features.shape[1], a.mean.device)
+            sums.add(sample, a, b)
+            mean.append(sums.mean())
+            variance.append(sums.variance(sample))
+        return {
+            "head": design.head_part(sources),
+            "tail": torch.cat(mean, dim=1),
+            "variance": torch.cat(variance, dim=1),
+        }
+
+    def _read(self, name: str) -> TailRows:
+        return TailRows(**self.folder.read(name))
+
+    def divergence(self, support: Tensor, meta: dict[str, Any]) -> Divergence:
+        """Put the blocks together, all of which have to be there."""
+        sample = self.design().sample
+        blocks_ = [self.folder.read(name) for name in self.pairs]
+        head, tail, variance = (torch.cat([block[key] for block in blocks_]) for key in ("head", "tail", "variance"))
+        stderr = moderated(variance, tail, sample.freedom).sqrt()
+        for part in (head, tail, stderr):
+            part.fill_diagonal_(0)
+        details = {"heads": len(sample.heads), "cpu_seconds": round(self.folder.seconds(), 2)}
+        arrays = ((head + tail).numpy(), stderr.numpy(), head.numpy(), tail.numpy(), support.numpy())
+        return Divergence(self.relations, *arrays, {**meta, **details})
+
+
+@torch.no_grad()
+def compare(
+    model: FactDistribution,
+    target: str | Path,
+    estimator: DesignEstimator,
+    *,
+    shard: Shard | None = None,
+    progress: bool | None = None,
+) -> Divergence | None:
+    """Compare all relations of a model into the folder `target`, in blocks beside it that a later call goes on with.
+
+    With a shard, make the shard's blocks only, and leave the rest to other processes and `merge`; returns none.
+
+    Raises:
+        RelsimError: another process is at work there, or `target` holds something else, or unfinished other work.
+    """
+    check_target(target, MANIFEST)
+    with _held(target, shard):
+        work = _begin(model.eval(), scratch_of(target), estimator)
+        work.make_rows(model, shard or Shard(0, 1), progress)
+        if shard is None:
+            work.make_pairs(Shard(0, 1), progress)
+            return _finish(work, target)
+        if not work.folder.missing(list(work.rows)):
+            work.make_pairs(shard, progress)
+        return None
+
+
+@torch.no_grad()
+def merge(target: str | Path, *, progress: bool | None = None) -> Divergence:
+    """Put together the blocks that shards made for the folder `target`; the model is not needed.
+
+    Raises:
+        RelsimError: there are none, some are missing, or another process is at work there.
+    """
+    check_target(target, MANIFEST)
+    folder = scratch_of(target)
+    with alone(target):
+        settings = BlockFolder.settings(folder)
+        work = Comparison(BlockFolder(folder, settings), settings["relations"], settings["step"])
+        if missing := work.folder.missing(["design", *work.rows]):
+            raise RelsimError(
+                f"{folder}: {len(missing)} blocks are missing ({', '.join(missing[:3])}): "
+                f"run `relsim compare` with the other shards"
+            )
+        work.make_pairs(Shard(0, 1), progress)
+        return _finish(work, target)
+
+
+@contextmanager
+def _held(target: str | Path, shard: Shard | None) -> Iterator[None]:
+    if shard is None:
+        with alone(target):
+            yield
+    else:
+        folder = scratch_of(target)
+        with together(target), alone(folder.with_name(f"{folder.name}-{shard.index + 1}-of-{shard.count}")):
+            yield
+
+
+def _begin(model: FactDistribution, folder: Path, estimator: DesignEstimator) -> Comparison:
+    """Open the folder of blocks, and make the design where it is not there."""
+    everything = torch.arange(len(model.relations), device=model.support.device)
+    width = 1 + 2 * model.tail_natural(everything[:1], everything[:1]).shape[1]
+    step = max(1, min(BLOCK, HELD // (estimator.most_heads(len(model.entities)) * width)))
+    settings = {
+        "model": fingerprint(model),
+        "source": model.meta.get("source", ""),
+        "estimator": type(estimator).__name__,
+        **estimator.settings(),
+        "step": step,
+        "relations": model.relations,
+        "support": model.support.tolist(),
+    }
+    work = Comparison(BlockFolder(folder, settings), model.relations, step)
+    work.folder.make_once("design", lambda: estimator.design(model, everything).tensors())
+    return work
+
+
+def _finish(work: Comparison, target: str | Path) -> Divergence:
+    settings = BlockFolder.settings(work.folder.path)
+    kept = {key: value for key, value in settings.items() if key not in ("relations", "support", "step", "model")}
+    div = work.divergence(torch.tensor(settings["support"]), kept)
+    save_comparison(div, target)
+    shutil.rmtree(work.folder.path)
+    return div
