@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,18 @@ from relsim.storage import atomic_file, read_json, sha256, write_json
 
 MANIFEST = "blocks.json"
 Tensors = dict[str, Tensor]
+
+
+@contextmanager
+def tidy(path: Path) -> Iterator[Path]:
+    """Yield the path of a folder of blocks, and remove the folder if work there ends before the first block."""
+    try:
+        yield path
+    except BaseException:
+        ours = path.is_dir() and ((path / MANIFEST).is_file() or not any(path.iterdir()))
+        if ours and not any(path.glob("*.block.json")):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 class BlockFolder:

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relsim import __version__
+from relsim import __version__, cli_models
 from relsim.arguments import SEED, SIZE, Finite, check_device, check_facts, check_page, open_comparison, open_facts
 from relsim.errors import RelsimError
 
 if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
-    from relsim.divergence import Divergence
-    from relsim.estimators import Estimator
 
 INTERRUPTED = 130
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
@@ -168,57 +166,6 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_jso
     _show(as_json, {"model": str(model), **fitted.meta}, text)
 
 
-@cli.command(epilog=_examples("relsim compare model comparison", "relsim compare model comparison --samples 3000"))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("comparison", type=click.Path(path_type=Path))
-@click.option(
-    "--mass",
-    type=Finite(0, 1, min_open=True),
-    default=0.95,
-    show_default=True,
-    help="Evaluate as many heads as hold this share of the mass of each relation.",
-)
-@click.option("--samples", type=click.IntRange(min=1), default=1200, show_default=True, help="The most to evaluate.")
-@click.option("--exact", is_flag=True, help="Every head: no sampling error.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Print the most similar pairs.")
-@_SEED
-@_AS_JSON
-def compare(
-    model: Path, comparison: Path, mass: float, samples: int, exact: bool, top: int, seed: int, as_json: bool
-) -> None:
-    """Estimate the KL divergence between all relations of MODEL.
-
-    It goes to the folder COMPARISON, which also holds pairs.tsv, a table of all pairs with standard errors.
-    """
-    from relsim.divergence import MANIFEST
-    from relsim.estimators import Enumerate, RaoBlackwell
-    from relsim.models import load_model
-    from relsim.similar import save_comparison
-    from relsim.storage import check_target
-
-    check_target(comparison, MANIFEST)
-    estimator: Estimator = Enumerate() if exact else RaoBlackwell(mass=mass, samples=samples, seed=seed)
-    fitted = load_model(model)
-    if len(fitted.relations) < 2:
-        raise RelsimError(f"{model}: has {len(fitted.relations)} relation: fit a KB with two or more to compare them")
-    div = estimator.divergence(fitted)
-    save_comparison(div, comparison)
-    _print_pairs(div, top, as_json)
-
-
-@cli.command(epilog=_examples("relsim similar comparison P27", "relsim similar comparison P27 --top 5 --json"))
-@click.argument("comparison", type=click.Path(path_type=Path))
-@click.argument("relation")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True)
-@_AS_JSON
-def similar(comparison: Path, relation: str, top: int, as_json: bool) -> None:
-    """List the relations most similar to RELATION."""
-    from relsim.similar import neighbours, render_neighbours
-
-    found = neighbours(open_comparison(comparison), relation, top)
-    _show(as_json, [n._asdict() for n in found], render_neighbours(found))
-
-
 @cli.command(
     epilog=_examples("relsim report comparison report.html", "relsim report comparison report.html --kb codex-s")
 )
@@ -244,6 +191,10 @@ def report(comparison: Path, page: Path, kb: Path | None, title: str | None, col
     source = Path(div.meta.get("source") or comparison).name
     write_report(div, page, title=title or f"Relations of {source}", evidence=evidence)
     _show(as_json, {"page": str(page)}, f"{page}: open it in a browser")
+
+
+for _command in cli_models.COMMANDS:
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -277,10 +228,3 @@ def _fail(message: str) -> int:
 
 def _show(as_json: bool, value: Any, text: str) -> None:
     click.echo(json.dumps(value) if as_json else text)
-
-
-def _print_pairs(div: Divergence, top: int, as_json: bool) -> None:
-    from relsim.similar import nearest_pairs, pair_record, render_pairs
-
-    pairs = nearest_pairs(div, top)
-    _show(as_json, [pair_record(div, a, b) for a, b in pairs], render_pairs(div, pairs))

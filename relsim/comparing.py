@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from relsim.blocks import BlockFolder, Tensors
+from relsim.blocks import BlockFolder, Tensors, tidy
 from relsim.design import Design
-from relsim.distribution import FactDistribution
+from relsim.distribution import FactDistribution, TableDistribution
 from relsim.divergence import MANIFEST, Divergence
 from relsim.errors import RelsimError
 from relsim.estimators import DesignEstimator
@@ -34,7 +34,8 @@ from relsim.tails import BLOCK, HELD, TailRows, TailSums, blocks, tail_rows
 TOGETHER = 4  # blocks of relations whose pairs are computed at once: each reads the rows of all relations
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Part `index` of `count`, counted from 0, of the blocks of a comparison."""
 
     index: int
@@ -157,8 +158,15 @@ def compare(
         RelsimError: another process is at work there, or `target` holds something else, or unfinished other work.
     """
     check_target(target, MANIFEST)
-    with _held(target, shard):
-        work = _begin(model.eval(), scratch_of(target), estimator)
+    if not isinstance(model, TableDistribution):  # rows as wide as the entities are many: cheap to make, not to keep
+        if shard is not None:
+            raise RelsimError(f"a {model.kind} model is compared in one piece: leave out the shard")
+        with alone(target):
+            div = estimator.divergence(model, progress=progress)
+            save_comparison(div, target)
+        return div
+    with _held(target, shard), tidy(scratch_of(target)) as folder:
+        work = _begin(model.eval(), folder, estimator)
         work.make_rows(model, shard or Shard(0, 1), progress)
         if shard is None:
             work.make_pairs(Shard(0, 1), progress)
@@ -172,12 +180,16 @@ def compare(
 def merge(target: str | Path, *, progress: bool | None = None) -> Divergence:
     """Put together the blocks that shards made for the folder `target`; the model is not needed.
 
+    Where that is done already, return what is there.
+
     Raises:
         RelsimError: there are none, some are missing, or another process is at work there.
     """
     check_target(target, MANIFEST)
     folder = scratch_of(target)
     with alone(target):
+        if not folder.exists() and (Path(target) / MANIFEST).is_file():
+            return Divergence.load(target)
         settings = BlockFolder.settings(folder)
         work = Comparison(BlockFolder(folder, settings), settings["relations"], settings["step"])
         if missing := work.folder.missing(["design", *work.rows]):

@@ -11,10 +11,11 @@ from relsim.errors import RelsimError
 
 try:
     import fcntl
+
+    _SHARED, _EXCLUSIVE, _AT_ONCE = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB
 except ImportError:  # not a POSIX system: one process at a time is then up to the user
     fcntl = None  # type: ignore[assignment]
-
-_SHARED, _EXCLUSIVE, _AT_ONCE = (fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB) if fcntl else (0, 0, 0)
+    _SHARED = _EXCLUSIVE = _AT_ONCE = 0
 
 
 @contextmanager

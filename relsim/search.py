@@ -105,6 +105,29 @@ def similar_pairs(
     return sorted(records, key=lambda r: max(r["kl_ab"], r["kl_ba"])), effort
 
 
+@torch.no_grad()
+def covered_pairs(
+    model: FactDistribution, limit: float, *, estimator: DesignEstimator | None = None
+) -> tuple[list[dict[str, Any]], Effort]:
+    """Return all ordered pairs with KL(a || b) at most `limit` nats, b covers the facts of a, and the effort.
+
+    The records are those of `relsim.similar.pair_record`, least KL(a || b) first; KL(b || a) is in them too.
+
+    Raises:
+        RelsimError: the model has one relation.
+    """
+    with _ready(model, estimator) as (design, rows):
+        a, b, away, back = (torch.cat(parts) for parts in zip(*_one_way(design, limit), strict=True))
+        race = _both_ways(design, rows, a, b, away, back)
+        covered = race.within(2 * torch.arange(len(a))[:, None], limit)
+        size, started = len(model.relations), int(race.started().sum())
+        finished = race.within(torch.cat([covered, covered + 1], dim=1), math.inf)
+        records = [_record(model, design, found) for found in _estimates(design, race, finished)]
+        pairs = size * (size - 1)
+        effort = Effort(pairs, pairs - started, rows.evaluated, len(design.sample.heads) * size)
+    return sorted((r for r in records if r["kl_ab"] <= limit), key=lambda r: float(r["kl_ab"])), effort
+
+
 @contextmanager
 def _ready(model: FactDistribution, estimator: DesignEstimator | None) -> Iterator[tuple[Design, LazyRows]]:
     """The design and the rows of all relations of a model, which is in evaluation mode meanwhile."""
@@ -143,6 +166,17 @@ def _candidates(design: Design, limit: float) -> Iterator[tuple[Tensor, Tensor, 
             if targets.start == sources.start:
                 near = near.triu(1)
             a, b = near.nonzero(as_tuple=True)
+            yield a + sources.start, b + targets.start, away[a, b], back[a, b]
+
+
+def _one_way(design: Design, limit: float) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Ordered pairs whose head part does not exceed `limit`, that part, and the one back."""
+    size = len(design.relations)
+    for sources in blocks(size, 1024):
+        for targets in blocks(size, 1024):
+            away, back = design.head_part(sources, targets), design.head_part(targets, sources).T
+            a, b = (away <= limit).nonzero(as_tuple=True)
+            a, b = a[a + sources.start != b + targets.start], b[a + sources.start != b + targets.start]
             yield a + sources.start, b + targets.start, away[a, b], back[a, b]
 
 

@@ -210,7 +210,7 @@ def test_nonsense_for_a_shard_is_refused(text: str) -> None:
 def test_shards_part_the_blocks() -> None:
     names = [str(i) for i in range(11)]
     parts = [Shard.parse(f"{i}/4").of(names) for i in range(1, 5)]
-    assert sorted(sum((list(part) for part in parts), [])) == sorted(names)
+    assert sorted(name for part in parts for name in part) == sorted(names)
 
 
 def test_a_block_comes_back_as_it_was(tmp_path: Path) -> None:
