@@ -107,9 +107,23 @@ def stats(kb: Path, top: int, columns: str, as_json: bool) -> None:
     _show(as_json, summary, render(summary))
 
 
-@cli.command(epilog=_examples("relsim fit codex-s model", "relsim fit codex-s counts.model --counts"))
+@cli.command(
+    epilog=_examples(
+        "relsim fit codex-s model",
+        "relsim fit codex-s points.model --model lorentz",
+        "relsim fit codex-s counts.model --counts",
+    )
+)
 @click.argument("kb", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    "kind",
+    type=click.Choice(["mlp", "lorentz"]),
+    default="mlp",
+    show_default=True,
+    help="Perceptrons, or maps of points of hyperbolic space.",
+)
 @click.option("--counts", is_flag=True, help="Smoothed counts instead of the neural model; no training.")
 @click.option("--dim", type=SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")
 @click.option("--hidden", type=SIZE, default=1024, show_default=True, help="Width of the hidden layers.")
@@ -135,12 +149,14 @@ def stats(kb: Path, top: int, columns: str, as_json: bool) -> None:
 @_COLUMNS
 @_SEED
 @_AS_JSON
-def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_json: bool, **options: Any) -> None:
+def fit(
+    kb: Path, model: Path, kind: str, counts: bool, no_bias: bool, columns: str, as_json: bool, **options: Any
+) -> None:
     """Fit p(head, tail | relation) to KB, into the folder MODEL.
 
     Training can be interrupted: checkpoints go to MODEL.training after every epoch, and the same command goes on.
     """
-    from relsim.models import MANIFEST, save_model
+    from relsim.models import MANIFEST, NEURAL, save_model
     from relsim.storage import check_target
     from relsim.training import Training, fit_counts
     from relsim.training import fit as train
@@ -154,7 +170,9 @@ def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_jso
     else:
         shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
         try:
-            fitted = train(facts, bias=not no_bias, training=Training(**options), resume=resume, **shape)
+            fitted = train(
+                facts, model=NEURAL[kind], bias=not no_bias, training=Training(**options), resume=resume, **shape
+            )
         except KeyboardInterrupt:
             if resume.exists():
                 click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)

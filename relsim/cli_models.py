@@ -257,8 +257,8 @@ def hierarchy(source: Path, kind_of: float | None, gap: float | None, as_json: b
     from dataclasses import replace
 
     from relsim.distribution import FactDistribution
-    from relsim.hierarchy import hierarchy as graph_of
-    from relsim.hierarchy import kinds, reduced, render_tree
+    from relsim.kinds import hierarchy as graph_of
+    from relsim.kinds import kinds, reduced, render_tree
     from relsim.report import RULE
     from relsim.search import covered_pairs
     from relsim.terminal import shown
@@ -296,7 +296,7 @@ def export(comparison: Path, file: Path, threshold: float, as_json: bool) -> Non
 
     The ending of FILE decides: .csv, .tsv, .json, .parquet, .graphml or .gexf.
     """
-    from relsim.export import export as write
+    from relsim.exporting import export as write
 
     count = write(open_comparison(comparison), file, threshold=threshold)
     show(as_json, {"file": str(file), "pairs": count}, f"{file}: {count:,} pairs")

@@ -12,12 +12,15 @@ from safetensors.torch import load_file, save_file
 from relsim.counts import CountsDistribution
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
+from relsim.lorentz import LorentzDistribution
 from relsim.mlp import MLPDistribution
+from relsim.neural import NeuralDistribution
 from relsim.storage import atomic_folder, check_source, one_line, read_json, write_json
 from relsim.training import zero_denormals_
 
 MANIFEST = "model.json"
-KINDS: dict[str, type[FactDistribution]] = {cls.kind: cls for cls in (MLPDistribution, CountsDistribution)}
+NEURAL: dict[str, type[NeuralDistribution]] = {cls.kind: cls for cls in (MLPDistribution, LorentzDistribution)}
+KINDS: dict[str, type[FactDistribution]] = {**NEURAL, CountsDistribution.kind: CountsDistribution}
 
 
 def save_model(model: FactDistribution, path: str | Path) -> None:
