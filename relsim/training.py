@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -59,14 +59,10 @@ class _Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-@overload
-def fit(kb: KB, **options: Any) -> MLPDistribution: ...
-@overload
-def fit(kb: KB, *, model: type[Model], **options: Any) -> Model: ...
 def fit(
     kb: KB,
     *,
-    model: type[NeuralDistribution] = MLPDistribution,
+    model: type[Model] = MLPDistribution,  # type: ignore[assignment]
     dim: int = 64,
     hidden: int = 1024,
     bias: bool = True,
@@ -75,7 +71,7 @@ def fit(
     device: str | torch.device = "cpu",
     resume: str | Path | None = None,
     progress: bool | None = None,
-) -> NeuralDistribution:
+) -> Model:
     """Fit the neural fact distribution by maximum likelihood; return the model of the best validation epoch.
 
     The objective is the mean of -log p(h | r) - log p(t | h, r) over stated facts (arXiv:1907.08937, Eq. 6), exactly,
