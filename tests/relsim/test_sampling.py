@@ -140,7 +140,7 @@ def test_the_loss_is_its_formula() -> None:
 def test_strength_changes_the_gradient_in_direction_not_only_in_size() -> None:
     logits, target, s = batch()
     gradients = []
-    for strength in (0.0, 1.0, 4.0):
+    for strength in (0.0, 3.0, 10.0):
         z = logits.clone().requires_grad_()
         SimilarityMarginLoss(s, strength, reduction="none")(z, target)[0].backward()
         gradients.append(z.grad[0] / z.grad[0].norm())
