@@ -76,7 +76,8 @@ class BlockFolder:
         """Write a block, by `work`, where it is not there."""
         if not self._sound(name):
             start = time.process_time()
-            self._write(name, work(), start)
+            tensors = work()
+            self.write(name, tensors, time.process_time() - start)
 
     def make_once(self, name: str, work: Callable[[], Tensors]) -> None:
         """The same for a block that several processes need: one makes it, the others wait."""
@@ -91,12 +92,13 @@ class BlockFolder:
         """Return the CPU seconds that all blocks took."""
         return float(sum(read_json(file, "blocks")["cpu_seconds"] for file in self.path.glob("*.block.json")))
 
-    def _write(self, name: str, tensors: Tensors, start: float) -> None:
+    def write(self, name: str, tensors: Tensors, seconds: float) -> None:
+        """Write a block, and that it took so many CPU seconds."""
         with atomic_file(self._file(name)) as scratch:
             save_file({key: value.contiguous() for key, value in tensors.items()}, scratch)
             digest = sha256(scratch)
         with atomic_file(self._seal(name)) as scratch:
-            write_json(scratch, {"sha256": digest, "cpu_seconds": time.process_time() - start})
+            write_json(scratch, {"sha256": digest, "cpu_seconds": seconds})
 
     def _sound(self, name: str) -> bool:
         """Whether a block and its seal are there and agree; the hash is computed once."""

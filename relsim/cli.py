@@ -156,12 +156,14 @@ def fit(
 
     Training can be interrupted: checkpoints go to MODEL.training after every epoch, and the same command goes on.
     """
+    from relsim.crew import Crew
     from relsim.models import MANIFEST, NEURAL, save_model
     from relsim.storage import check_target
     from relsim.training import Training, fit_counts
     from relsim.training import fit as train
 
     check_target(model, MANIFEST)
+    crew = Crew.joined()
     check_device(options["device"])
     facts = open_facts(kb, columns)
     resume = model.with_name(model.name + ".training")
@@ -170,13 +172,14 @@ def fit(
     else:
         shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
         try:
-            fitted = train(
-                facts, model=NEURAL[kind], bias=not no_bias, training=Training(**options), resume=resume, **shape
-            )
+            settings = {"model": NEURAL[kind], "bias": not no_bias, "training": Training(**options), **shape}
+            fitted = train(facts, resume=resume, crew=crew, **settings)
         except KeyboardInterrupt:
             if resume.exists():
                 click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
             raise
+    if not crew.leads:
+        return
     save_model(fitted, model)
     if not counts:
         shutil.rmtree(resume, ignore_errors=True)

@@ -88,20 +88,25 @@ def compare(model: Path, comparison: Path, shard: Shard | None, top: int, as_jso
 
     It goes to the folder COMPARISON, which also holds pairs.tsv, a table of all pairs with standard errors. The work is
     done in blocks, which go to COMPARISON.blocks: after an interruption the same command goes on from there.
+
+    `torchrun --nproc-per-node 2 -m relsim compare ...` shares the table of entities out to processes.
     """
     from relsim.comparing import compare as run
     from relsim.comparing import scratch_of
+    from relsim.crew import Crew
     from relsim.divergence import MANIFEST
     from relsim.storage import check_target
 
     check_target(comparison, MANIFEST)
-    scratch = scratch_of(comparison)
+    crew, scratch = Crew.joined(), scratch_of(comparison)
     try:
-        div = run(open_model(model), comparison, _estimator(**options), shard=shard)
+        div = run(open_model(model, crew), comparison, _estimator(**options), shard=shard, crew=crew)
     except KeyboardInterrupt:
         if scratch.exists():
             click.echo(f"relsim: {scratch} holds what was done: the same command goes on from there", err=True)
         raise
+    if not crew.leads:
+        return
     if div is None:
         assert shard is not None
         part = f"{shard.index + 1}/{shard.count}"

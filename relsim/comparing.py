@@ -8,6 +8,7 @@ who computed it, in what order, or after how many interruptions.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from relsim.blocks import BlockFolder, Tensors, tidy
+from relsim.crew import Crew
 from relsim.design import Design
 from relsim.distribution import FactDistribution, TableDistribution
 from relsim.divergence import MANIFEST, Divergence
@@ -31,6 +33,7 @@ from relsim.similar import save_comparison
 from relsim.storage import check_target
 from relsim.tails import BLOCK, HELD, TailRows, TailSums, blocks, tail_rows
 
+ALONE = Crew()
 TOGETHER = 4  # blocks of relations whose pairs are computed at once: each reads the rows of all relations
 
 
@@ -86,25 +89,29 @@ class Comparison:
         """Return the design, which is there."""
         return Design.of_tensors(self.folder.read("design"))
 
-    def make_rows(self, model: FactDistribution, shard: Shard, progress: bool | None) -> None:
-        """Make the shard's blocks of rows."""
+    def make_rows(self, model: FactDistribution, shard: Shard, crew: Crew, progress: bool | None) -> None:
+        """Make the shard's blocks of rows; of a crew all compute each block, and the leader writes it."""
         design = self.design()
         names = shard.of(list(self.rows))
-        for name in tqdm(names, disable=None if progress is None else not progress, unit="block"):
+        todo = crew.chosen(names, self.folder.missing(names) if crew.leads else [])
+        for name in tqdm(todo, disable=_hidden(progress, crew), unit="block"):
             part = self.rows[name]
+            start = time.process_time()
+            active = design.sample.active[:, part]
+            rows = tail_rows(model, design.sample.heads, design.relations[part], active)
+            if crew.leads:
+                self.folder.write(name, rows._asdict(), time.process_time() - start)
+        crew.meet()
 
-            def work(part: slice = part) -> Tensors:
-                active = design.sample.active[:, part]
-                return tail_rows(model, design.sample.heads, design.relations[part], active)._asdict()
-
-            self.folder.make(name, work)
-
-    def make_pairs(self, shard: Shard, progress: bool | None) -> None:
-        """Make the shard's blocks of pairs, for which all rows have to be there."""
+    def make_pairs(self, shard: Shard, crew: Crew, progress: bool | None) -> None:
+        """Make the shard's blocks of pairs, for which all rows have to be there; a crew shares them out."""
         design = self.design()
-        names = shard.of(list(self.pairs))
-        for name in tqdm(names, disable=None if progress is None else not progress, unit="block"):
-            self.folder.make(name, lambda name=name: self._pairs(design, self.pairs[name]))  # type: ignore[misc]
+        names = shard.of(list(self.pairs))[crew.rank :: crew.size]
+        for name in tqdm(self.folder.missing(names), disable=_hidden(progress, crew), unit="block"):
+            start = time.process_time()
+            pairs = self._pairs(design, self.pairs[name])
+            self.folder.write(name, pairs, time.process_time() - start)
+        crew.meet()
 
     def _pairs(self, design: Design, sources: slice) -> Tensors:
         sample = design.sample.part(sources=sources)
@@ -148,11 +155,14 @@ def compare(
     estimator: DesignEstimator,
     *,
     shard: Shard | None = None,
+    crew: Crew = ALONE,
     progress: bool | None = None,
 ) -> Divergence | None:
     """Compare all relations of a model into the folder `target`, in blocks beside it that a later call goes on with.
 
-    With a shard, make the shard's blocks only, and leave the rest to other processes and `merge`; returns none.
+    With a shard, make the shard's blocks only, and leave the rest to other processes and `merge`; returns none. With a
+    crew, the processes of which all see the folder and hold a part of the model (`relsim.sharded`) each, only the
+    leader returns the result.
 
     Raises:
         RelsimError: another process is at work there, or `target` holds something else, or unfinished other work.
@@ -165,14 +175,14 @@ def compare(
             div = estimator.divergence(model, progress=progress)
             save_comparison(div, target)
         return div
-    with _held(target, shard), tidy(scratch_of(target)) as folder:
-        work = _begin(model.eval(), folder, estimator)
-        work.make_rows(model, shard or Shard(0, 1), progress)
+    with _held(target, shard, crew), tidy(scratch_of(target)) as folder:
+        work = _begin(model.eval(), folder, estimator, crew)
+        work.make_rows(model, shard or Shard(0, 1), crew, progress)
         if shard is None:
-            work.make_pairs(Shard(0, 1), progress)
-            return _finish(work, target)
+            work.make_pairs(Shard(0, 1), crew, progress)
+            return _finish(work, target) if crew.leads else None
         if not work.folder.missing(list(work.rows)):
-            work.make_pairs(shard, progress)
+            work.make_pairs(shard, crew, progress)
         return None
 
 
@@ -197,13 +207,15 @@ def merge(target: str | Path, *, progress: bool | None = None) -> Divergence:
                 f"{folder}: {len(missing)} blocks are missing ({', '.join(missing[:3])}): "
                 f"run `relsim compare` with the other shards"
             )
-        work.make_pairs(Shard(0, 1), progress)
+        work.make_pairs(Shard(0, 1), ALONE, progress)
         return _finish(work, target)
 
 
 @contextmanager
-def _held(target: str | Path, shard: Shard | None) -> Iterator[None]:
-    if shard is None:
+def _held(target: str | Path, shard: Shard | None, crew: Crew) -> Iterator[None]:
+    if not crew.leads:
+        yield
+    elif shard is None:
         with alone(target):
             yield
     else:
@@ -212,7 +224,7 @@ def _held(target: str | Path, shard: Shard | None) -> Iterator[None]:
             yield
 
 
-def _begin(model: FactDistribution, folder: Path, estimator: DesignEstimator) -> Comparison:
+def _begin(model: TableDistribution, path: Path, estimator: DesignEstimator, crew: Crew) -> Comparison:
     """Open the folder of blocks, and make the design where it is not there."""
     everything = torch.arange(len(model.relations), device=model.support.device)
     width = 1 + 2 * model.tail_natural(everything[:1], everything[:1]).shape[1]
@@ -226,9 +238,25 @@ def _begin(model: FactDistribution, folder: Path, estimator: DesignEstimator) ->
         "relations": model.relations,
         "support": model.support.tolist(),
     }
-    work = Comparison(BlockFolder(folder, settings), model.relations, step)
-    work.folder.make_once("design", lambda: estimator.design(model, everything).tensors())
-    return work
+    if not crew.leads:
+        crew.meet()  # the leader has made the folder
+    folder = BlockFolder(path, settings)
+    if crew.leads:
+        crew.meet()
+    if crew.size == 1:
+        folder.make_once("design", lambda: estimator.design(model, everything).tensors())
+    elif crew.chosen(["design"], folder.missing(["design"]) if crew.leads else []):
+        start = time.process_time()
+        design = estimator.design(model, everything)
+        if crew.leads:
+            folder.write("design", design.tensors(), time.process_time() - start)
+    crew.meet()
+    return Comparison(folder, model.relations, step)
+
+
+def _hidden(progress: bool | None, crew: Crew) -> bool | None:
+    """What tqdm's `disable` is for a wish for a bar; none is a bar on a terminal only."""
+    return True if not crew.leads else None if progress is None else not progress
 
 
 def _finish(work: Comparison, target: str | Path) -> Divergence:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relsim.distribution import FactDistribution
-from relsim.heads import HeadProbability, HeadSample, all_heads, head_features, heads_holding, sample_heads
+from relsim.heads import HeadProbability, HeadSample, all_heads, heads_holding, sample_heads
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def sampled_design(
     size = heads_holding(probability, mass, min(samples, probability.entities))
     if size == probability.entities:
         return Design(relations, natural, partition, mean, all_heads(probability))
-    known = head_features(model.head_factor(relations), min(features, size // 20, len(relations) - 1))
+    known = model.head_features(relations, min(features, size // 20, len(relations) - 1))
     sample = sample_heads(probability, size, known, np.random.default_rng(seed))
     return Design(relations, natural, partition, mean, sample)
 

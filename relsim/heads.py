@@ -181,15 +181,14 @@ def systematic(include: NDArray[np.float64], rng: np.random.Generator) -> NDArra
     return np.sort(order[np.diff(ticks, prepend=0) > 0])
 
 
-def head_features(factor: Tensor, count: int) -> Tensor:
-    """Return (E, 1 + count) features of heads: 1, and leading left singular vectors of a matrix (E, m), times sqrt(E).
+def left_vectors(factor: Tensor, gram: Tensor, count: int) -> Tensor:
+    """Return leading left singular vectors of a matrix (E, m), (E, count), given its Gram matrix (m, m).
 
-    The matrix is log p(h | r), centred over the heads, or any with the same left singular vectors.
+    The rows of `factor` may be some of the rows of the matrix; those of the result are then the same.
     """
-    value, vector = torch.linalg.eigh(factor.T @ factor)  # of the small Gram matrix: m^2 E operations
+    value, vector = torch.linalg.eigh(gram)
     value, vector = value.flip(0)[:count], vector.flip(1)[:, :count]
-    left = factor @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
-    return torch.cat([factor.new_ones(len(factor), 1), left * len(factor) ** 0.5], dim=1)
+    return factor @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
 
 
 def moderated(variance: Tensor, mean: Tensor, freedom: Tensor) -> Tensor:

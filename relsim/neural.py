@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from relsim.distribution import TableDistribution
 
+ENTITY_ROWS = ("entity", "head_bias", "tail_bias")
+"""The parameters that have a row for each entity."""
+
 
 class NeuralDistribution(TableDistribution):
     """A fact distribution with vectors of entities and relations from which its natural parameters are computed.

@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from relsim import checkpoint
 from relsim.counts import CountsDistribution
+from relsim.crew import Crew
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.grouping import Batch, GroupedFacts
@@ -23,6 +24,7 @@ from relsim.kb import KB, Triples
 from relsim.mlp import MLPDistribution
 from relsim.neural import NeuralDistribution
 
+ALONE = Crew()
 Model = TypeVar("Model", bound=NeuralDistribution)
 DISCOUNTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 
@@ -70,6 +72,7 @@ def fit(
     training: Training | None = None,
     device: str | torch.device = "cpu",
     resume: str | Path | None = None,
+    crew: Crew = ALONE,
     progress: bool | None = None,
 ) -> Model:
     """Fit the neural fact distribution by maximum likelihood; return the model of the best validation epoch.
@@ -83,6 +86,7 @@ def fit(
         training: see `Training`.
         resume: a folder for checkpoints, written after every epoch. An interrupted call with the same folder goes on
             where it stopped and gives the same model. It is the caller's to remove, once the model is in safety.
+        crew: processes that share the table of entities; then there are no checkpoints.
         progress: show a bar; by default on a terminal only.
 
     Raises:
@@ -97,6 +101,8 @@ def fit(
         support = torch.from_numpy(kb.support)
         fresh = model(kb.entities, kb.relations, support, dim=dim, hidden=hidden, bias=bias, dropout=dropout)
         _start_from_counts(fresh, kb)
+        if crew.size > 1:
+            return _train_together(fresh, kb, training, crew, progress)
         fresh.to(device)
         return _train(fresh, kb, training, Path(resume) if resume else None, progress)
 
@@ -231,6 +237,14 @@ def _train(model: Model, kb: KB, training: Training, folder: Path | None, progre
         "history": state.history,
     }
     return model.eval()
+
+
+def _train_together(model: Model, kb: KB, training: Training, crew: Crew, progress: bool | None) -> Model:
+    """Train with a shard of the table on every process; return the whole model on each."""
+    from relsim.sharded import shard, unshard
+
+    trained = _train(shard(model, crew), kb, training, None, progress if crew.leads else False)
+    return cast(Model, unshard(trained))
 
 
 def _epoch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -180,22 +179,17 @@ def test_two_processes_on_one_folder_give_a_clear_error(tmp_path: Path) -> None:
 # locks
 
 
-def hold(path: Path, ready: object, die: object) -> None:
-    with alone(path):
-        ready.set()  # type: ignore[attr-defined]
-        die.wait()  # type: ignore[attr-defined]
+HOLD = "import sys, time; from relsim.lock import alone\nwith alone(sys.argv[1]): print('held', flush=True); time.sleep(99)"
 
 
 def test_a_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, die = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(tmp_path / "out", ready, die))
-    process.start()
-    assert ready.wait(60)
-    with pytest.raises(RelsimError, match="another process"), alone(tmp_path / "out"):
-        pass
-    process.kill()
-    process.join()
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(RelsimError, match="another process"), alone(tmp_path / "out"):
+            pass
+        process.kill()
     with alone(tmp_path / "out"):
         assert (tmp_path / ".out.lock").exists()
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,6 @@ from relsim.design import Design, bregman, exact_design, sampled_design
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
-from relsim.heads import head_features
 from relsim.kb import KB
 from relsim.mlp import MLPDistribution
 from tests.relsim.conftest import random_model
@@ -195,11 +194,9 @@ def test_features_of_heads_come_from_the_table_alone(bias: bool) -> None:
     model = random_model(150, 12, dim=4)
     if not bias:
         model.head_bias = None
-    thin, dense = model.head_factor(torch.arange(12)), FactDistribution.head_factor(model, torch.arange(12))
-    assert thin.shape[1] <= 5
-    assert dense.shape[1] == 12
-    a, b = head_features(thin, 3), head_features(dense, 3)
-    torch.testing.assert_close((a * b).mean(dim=0).abs(), a.new_ones(4), rtol=1e-9, atol=0)
+    thin, dense = (cls.head_features(model, torch.arange(12), 3) for cls in (MLPDistribution, FactDistribution))
+    assert thin.shape == (150, 4)
+    torch.testing.assert_close((thin * dense).mean(dim=0).abs(), thin.new_ones(4), rtol=1e-9, atol=0)
 
 
 @torch.no_grad()
