@@ -136,12 +136,14 @@ comparing.compare(load_model(sys.argv[1]), sys.argv[2], RaoBlackwell(mass=1.0, s
 """
 
 
-def run(*arguments: object) -> subprocess.Popen[bytes]:
+def environment() -> dict[str, str]:
     root = Path(relsim.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, stderr=subprocess.DEVNULL
-    )
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}", "OMP_NUM_THREADS": "1"}
+
+
+def run(*arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,13 @@ def test_two_processes_on_one_folder_give_a_clear_error(tmp_path: Path) -> None:
 # locks
 
 
-HOLD = "import sys, time; from relsim.lock import alone\nwith alone(sys.argv[1]): print('held', flush=True); time.sleep(99)"
+HOLD = """
+import sys, time
+from relsim.lock import alone
+with alone(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(99)
+"""
 
 
 def test_a_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
