@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,7 @@ def fit(
     Training can be interrupted: checkpoints go to MODEL.training after every epoch, and the same command goes on.
     """
     from relsim.crew import Crew
+    from relsim.lock import alone
     from relsim.models import MANIFEST, NEURAL, save_model
     from relsim.storage import check_target
     from relsim.training import Training, fit_counts
@@ -167,22 +169,23 @@ def fit(
     check_device(options["device"])
     facts = open_facts(kb, columns)
     resume = model.with_name(model.name + ".training")
-    if counts:
-        fitted: FactDistribution = fit_counts(facts, options["seed"])
-    else:
-        shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
-        try:
+    with alone(model) if crew.leads else nullcontext():
+        if counts:
+            fitted: FactDistribution = fit_counts(facts, options["seed"])
+        else:
+            shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
             settings = {"model": NEURAL[kind], "bias": not no_bias, "training": Training(**options), **shape}
-            fitted = train(facts, resume=resume, crew=crew, **settings)
-        except KeyboardInterrupt:
-            if resume.exists():
-                click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
-            raise
-    if not crew.leads:
-        return
-    save_model(fitted, model)
-    if not counts:
-        shutil.rmtree(resume, ignore_errors=True)
+            try:
+                fitted = train(facts, resume=resume, crew=crew, **settings)
+            except KeyboardInterrupt:
+                if resume.exists():
+                    click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
+                raise
+        if not crew.leads:
+            return
+        save_model(fitted, model)
+        if not counts:
+            shutil.rmtree(resume, ignore_errors=True)
     text = f"{model}: validation NLL {fitted.meta['valid_nll']:.3f} nats per fact"
     _show(as_json, {"model": str(model), **fitted.meta}, text)
 

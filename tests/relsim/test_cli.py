@@ -37,6 +37,7 @@ from relsim.cli import cli, main
 from relsim.divergence import Divergence
 from relsim.errors import RelsimError
 from relsim.estimators import Enumerate, Estimator
+from relsim.lock import alone
 from relsim.models import load_model
 from relsim.similar import neighbours
 
@@ -826,6 +827,15 @@ def test_an_interruption_before_the_first_checkpoint_leaves_nothing(
     monkeypatch.setattr("relsim.training._epoch", lambda *_: signal.raise_signal(signal.SIGINT))
     result = command("fit", made / "facts.tsv", tmp_path / "model", *SMALL)
     assert (result.code, result.out, result.err.strip()) == (130, "", "relsim: interrupted")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", ["fit", "compare"])
+def test_two_processes_on_one_folder_are_told_apart(command: Command, made: Path, tmp_path: Path, name: str) -> None:
+    source = made / ("facts.tsv" if name == "fit" else "model")
+    with alone(tmp_path / "out"):
+        result = command(name, source, tmp_path / "out", *(SMALL if name == "fit" else ()))
+    refusal(result, f"{tmp_path / 'out'}: another process is working on it", "wait until it is done")
     assert tree(tmp_path) == {}
 
 
