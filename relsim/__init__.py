@@ -19,32 +19,48 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from relsim.comparing import compare, merge
     from relsim.counts import CountsDistribution
     from relsim.distribution import FactDistribution
     from relsim.divergence import Divergence
     from relsim.errors import RelsimError
     from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
     from relsim.evolving import align, side_by_side, updated
+    from relsim.exporting import export
     from relsim.ingest import open_kb
+    from relsim.inverse import inverses
     from relsim.kb import KB, Triples
+    from relsim.kinds import hierarchy
+    from relsim.lorentz import LorentzDistribution
+    from relsim.margin import SimilarityMarginLoss
     from relsim.mlp import MLPDistribution
     from relsim.models import load_model, save_model
     from relsim.report import write_report
+    from relsim.sampling import EntityNegativeSampler, SimilarityNegativeSampler
+    from relsim.search import covered_pairs, nearest, similar_pairs
     from relsim.similar import neighbours, similarity
     from relsim.training import Training, fit, fit_counts
 
 _HOMES = {
+    "comparing": ["compare", "merge"],
     "counts": ["CountsDistribution"],
     "distribution": ["FactDistribution"],
     "divergence": ["Divergence"],
     "errors": ["RelsimError"],
     "estimators": ["Enumerate", "MonteCarlo", "RaoBlackwell"],
     "evolving": ["align", "side_by_side", "updated"],
+    "exporting": ["export"],
     "ingest": ["open_kb"],
+    "inverse": ["inverses"],
     "kb": ["KB", "Triples"],
+    "kinds": ["hierarchy"],
+    "lorentz": ["LorentzDistribution"],
+    "margin": ["SimilarityMarginLoss"],
     "mlp": ["MLPDistribution"],
     "models": ["load_model", "save_model"],
     "report": ["write_report"],
+    "sampling": ["EntityNegativeSampler", "SimilarityNegativeSampler"],
+    "search": ["covered_pairs", "nearest", "similar_pairs"],
     "similar": ["neighbours", "similarity"],
     "training": ["Training", "fit", "fit_counts"],
 }
@@ -54,23 +70,35 @@ __all__ = [
     "KB",
     "CountsDistribution",
     "Divergence",
+    "EntityNegativeSampler",
     "Enumerate",
     "FactDistribution",
+    "LorentzDistribution",
     "MLPDistribution",
     "MonteCarlo",
     "RaoBlackwell",
     "RelsimError",
+    "SimilarityMarginLoss",
+    "SimilarityNegativeSampler",
     "Training",
     "Triples",
     "__version__",
     "align",
+    "compare",
+    "covered_pairs",
+    "export",
     "fit",
     "fit_counts",
+    "hierarchy",
+    "inverses",
     "load_model",
+    "merge",
+    "nearest",
     "neighbours",
     "open_kb",
     "save_model",
     "side_by_side",
+    "similar_pairs",
     "similarity",
     "updated",
     "write_report",

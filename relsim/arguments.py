@@ -12,6 +12,8 @@ from relsim.errors import RelsimError
 from relsim.storage import check_source, kind_of, one_line
 
 if TYPE_CHECKING:
+    from relsim.crew import Crew
+    from relsim.distribution import FactDistribution
     from relsim.divergence import Divergence
     from relsim.kb import KB
 
@@ -73,6 +75,34 @@ def open_comparison(path: Path) -> Divergence:
 
     check_source(path, "a comparison")
     return Divergence.load(path)
+
+
+def open_model_or_comparison(path: Path) -> FactDistribution | Divergence:
+    """Return the model or the comparison in a folder: what can be searched.
+
+    Raises:
+        RelsimError: the folder is something else, or is damaged.
+    """
+    return open_model(path) if kind_of(path) == "a model" else open_comparison(path)
+
+
+def open_model(path: Path, crew: Crew | None = None) -> FactDistribution:
+    """Return the model in a folder, of two relations or more; of a crew's, the part of this process.
+
+    Raises:
+        RelsimError: the folder is something else, is damaged, or its model knows one relation.
+    """
+    from relsim.models import load_model
+
+    if crew is not None and crew.size > 1:
+        from relsim.sharded import load_sharded
+
+        model: FactDistribution = load_sharded(path, crew)
+    else:
+        model = load_model(path)
+    if len(model.relations) < 2:
+        raise RelsimError(f"{path}: has {len(model.relations)} relation: fit a KB with two or more to compare them")
+    return model
 
 
 def check_device(name: str) -> None:

@@ -11,12 +11,13 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from relsim import __version__, cli_kb
+from relsim import __version__, cli_kb, cli_models
 from relsim.arguments import SIZE, Finite, check_device, check_page, open_comparison, open_facts
 from relsim.errors import RelsimError
 from relsim.options import AS_JSON as _AS_JSON
@@ -27,8 +28,6 @@ from relsim.options import show as _show
 
 if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
-    from relsim.divergence import Divergence
-    from relsim.estimators import Estimator
 
 INTERRUPTED = 130
 
@@ -62,9 +61,23 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
         _show(as_json, result, "")
 
 
-@cli.command(epilog=_examples("relsim fit codex-s model", "relsim fit codex-s counts.model --counts"))
+@cli.command(
+    epilog=_examples(
+        "relsim fit codex-s model",
+        "relsim fit codex-s points.model --model lorentz",
+        "relsim fit codex-s counts.model --counts",
+    )
+)
 @click.argument("kb", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    "kind",
+    type=click.Choice(["mlp", "lorentz"]),
+    default="mlp",
+    show_default=True,
+    help="Perceptrons, or maps of points of hyperbolic space.",
+)
 @click.option("--counts", is_flag=True, help="Smoothed counts instead of the neural model; no training.")
 @click.option("--dim", type=SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")
 @click.option("--hidden", type=SIZE, default=1024, show_default=True, help="Width of the hidden layers.")
@@ -90,86 +103,44 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 @_COLUMNS
 @_SEED
 @_AS_JSON
-def fit(kb: Path, model: Path, counts: bool, no_bias: bool, columns: str, as_json: bool, **options: Any) -> None:
+def fit(
+    kb: Path, model: Path, kind: str, counts: bool, no_bias: bool, columns: str, as_json: bool, **options: Any
+) -> None:
     """Fit p(head, tail | relation) to KB, into the folder MODEL.
 
     Training can be interrupted: checkpoints go to MODEL.training after every epoch, and the same command goes on.
     """
-    from relsim.models import MANIFEST, save_model
+    from relsim.crew import Crew
+    from relsim.lock import alone
+    from relsim.models import MANIFEST, NEURAL, save_model
     from relsim.storage import check_target
     from relsim.training import Training, fit_counts
     from relsim.training import fit as train
 
     check_target(model, MANIFEST)
+    crew = Crew.joined()
     check_device(options["device"])
     facts = open_facts(kb, columns)
     resume = model.with_name(model.name + ".training")
-    if counts:
-        fitted: FactDistribution = fit_counts(facts, options["seed"])
-    else:
-        shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
-        try:
-            fitted = train(facts, bias=not no_bias, training=Training(**options), resume=resume, **shape)
-        except KeyboardInterrupt:
-            if resume.exists():
-                click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
-            raise
-    save_model(fitted, model)
-    if not counts:
-        shutil.rmtree(resume, ignore_errors=True)
+    with alone(model) if crew.leads else nullcontext():
+        if counts:
+            fitted: FactDistribution = fit_counts(facts, options["seed"])
+        else:
+            shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
+            settings = {"model": NEURAL[kind], "bias": not no_bias, "training": Training(**options), **shape}
+            try:
+                fitted = train(facts, resume=resume, crew=crew, **settings)
+            except KeyboardInterrupt:
+                if resume.exists():
+                    click.echo(f"relsim: {resume} holds what was done: the same command goes on from there", err=True)
+                raise
+        if not crew.leads:
+            return
+        save_model(fitted, model)
+        if not counts:
+            shutil.rmtree(resume, ignore_errors=True)
     text = f"{model}: validation NLL {fitted.meta['valid_nll']:.3f} nats per fact"
     _show(as_json, {"model": str(model), **fitted.meta}, text)
-
-
-@cli.command(epilog=_examples("relsim compare model comparison", "relsim compare model comparison --samples 3000"))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("comparison", type=click.Path(path_type=Path))
-@click.option(
-    "--mass",
-    type=Finite(0, 1, min_open=True),
-    default=0.95,
-    show_default=True,
-    help="Evaluate as many heads as hold this share of the mass of each relation.",
-)
-@click.option("--samples", type=click.IntRange(min=1), default=1200, show_default=True, help="The most to evaluate.")
-@click.option("--exact", is_flag=True, help="Every head: no sampling error.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Print the most similar pairs.")
-@_SEED
-@_AS_JSON
-def compare(
-    model: Path, comparison: Path, mass: float, samples: int, exact: bool, top: int, seed: int, as_json: bool
-) -> None:
-    """Estimate the KL divergence between all relations of MODEL.
-
-    It goes to the folder COMPARISON, which also holds pairs.tsv, a table of all pairs with standard errors.
-    """
-    from relsim.divergence import MANIFEST
-    from relsim.estimators import Enumerate, RaoBlackwell
-    from relsim.models import load_model
-    from relsim.similar import save_comparison
-    from relsim.storage import check_target
-
-    check_target(comparison, MANIFEST)
-    estimator: Estimator = Enumerate() if exact else RaoBlackwell(mass=mass, samples=samples, seed=seed)
-    fitted = load_model(model)
-    if len(fitted.relations) < 2:
-        raise RelsimError(f"{model}: has {len(fitted.relations)} relation: fit a KB with two or more to compare them")
-    div = estimator.divergence(fitted)
-    save_comparison(div, comparison)
-    _print_pairs(div, top, as_json)
-
-
-@cli.command(epilog=_examples("relsim similar comparison P27", "relsim similar comparison P27 --top 5 --json"))
-@click.argument("comparison", type=click.Path(path_type=Path))
-@click.argument("relation")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True)
-@_AS_JSON
-def similar(comparison: Path, relation: str, top: int, as_json: bool) -> None:
-    """List the relations most similar to RELATION."""
-    from relsim.similar import neighbours, render_neighbours
-
-    found = neighbours(open_comparison(comparison), relation, top)
-    _show(as_json, [n._asdict() for n in found], render_neighbours(found))
 
 
 @cli.command(
@@ -199,6 +170,10 @@ def report(comparison: Path, page: Path, kb: Path | None, title: str | None, col
     _show(as_json, {"page": str(page)}, f"{page}: open it in a browser")
 
 
+for _command in cli_models.COMMANDS:
+    cli.add_command(_command)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input or a full disk, 130 when interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -226,10 +201,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     click.echo(f"relsim: {' '.join(message.splitlines())}", err=True)
     return 2
-
-
-def _print_pairs(div: Divergence, top: int, as_json: bool) -> None:
-    from relsim.similar import nearest_pairs, pair_record, render_pairs
-
-    pairs = nearest_pairs(div, top)
-    _show(as_json, [pair_record(div, a, b) for a, b in pairs], render_pairs(div, pairs))

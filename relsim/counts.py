@@ -11,14 +11,35 @@ from torch import Tensor
 from relsim.distribution import FactDistribution
 
 
+class _Level(NamedTuple):
+    """One level of the backoff, rows of probabilities p(entity | row) = direct + kept lower, by what they hold.
+
+    A row is given by the entities `entity` (n,) that have mass `direct` (n,) of their own, from `starts` (rows + 1,)
+    on, and by the share `kept` (rows,) of its mass that it passes down to the level below.
+    """
+
+    starts: Tensor
+    entity: Tensor
+    direct: Tensor
+    kept: Tensor
+
+    def rows(self, row: Tensor, lower: Tensor) -> Tensor:
+        """Return rows (n,) in full, (n, E), given p of the level below, (E,) or (n, E)."""
+        probability = self.kept[row, None] * lower
+        sizes = self.starts[row + 1] - self.starts[row]
+        shift = torch.repeat_interleave(self.starts[row] - (sizes.cumsum(0) - sizes), sizes)
+        entry = shift + torch.arange(len(shift), device=shift.device)
+        which = torch.repeat_interleave(torch.arange(len(row), device=row.device), sizes)
+        return probability.index_put_((which, self.entity[entry]), self.direct[entry], accumulate=True)
+
+
 class _Tables(NamedTuple):
-    head: Tensor  # p(h | r), (R, E)
-    tail: Tensor  # p(t | r), (R, E)
     keys: Tensor  # h R + r of each pair seen, sorted, (P,)
-    starts: Tensor  # first fact of each pair in `tails`, (P + 1,)
-    kept: Tensor  # the share of its mass that a pair passes down, (P,)
-    tails: Tensor  # tail of each fact, sorted by pair, (F,)
-    direct: Tensor  # the probability that each fact keeps for itself, (F,)
+    of_pair: _Level  # p(t | h, r), a row for each key
+    head: _Level  # p(h | r), a row for each relation
+    tail: _Level  # p(t | r)
+    any_head: Tensor  # p(h), (E,)
+    any_tail: Tensor  # p(t), (E,)
 
 
 class CountsDistribution(FactDistribution):
@@ -61,21 +82,16 @@ class CountsDistribution(FactDistribution):
         return {"size": len(self.facts), "discount": self.discount}
 
     def head_natural(self, relation: Tensor) -> Tensor:
-        return self._tables.head[relation].log()
+        return self._tables.head.rows(relation, self._tables.any_head).log_()
 
     def tail_natural(self, head: Tensor, relation: Tensor) -> Tensor:
         tables = self._tables
-        probability = tables.tail[relation]
+        probability = tables.tail.rows(relation, tables.any_tail)
         key = head * len(self.relations) + relation
         pair = torch.searchsorted(tables.keys, key).clamp_(max=len(tables.keys) - 1)
-        rows = (tables.keys[pair] == key).nonzero().squeeze(1)
-        pair = pair[rows]
-        probability[rows] *= tables.kept[pair, None]
-        sizes = tables.starts[pair + 1] - tables.starts[pair]
-        shift = torch.repeat_interleave(tables.starts[pair] - (sizes.cumsum(0) - sizes), sizes)
-        fact = shift + torch.arange(len(shift), device=shift.device)
-        where = torch.repeat_interleave(rows, sizes), tables.tails[fact]
-        return probability.index_put_(where, tables.direct[fact], accumulate=True).log_()
+        seen = (tables.keys[pair] == key).nonzero().squeeze(1)
+        probability[seen] = tables.of_pair.rows(pair[seen], probability[seen])
+        return probability.log_()
 
     def tail_natural_grid(self, head: Tensor, relation: Tensor) -> Tensor:
         natural = self.tail_natural(head.repeat_interleave(len(relation)), relation.repeat(len(head)))
@@ -87,8 +103,8 @@ class CountsDistribution(FactDistribution):
     def tail_moments(self, natural: Tensor) -> tuple[Tensor, Tensor]:
         return natural.new_zeros(len(natural)), natural.exp()
 
-    def head_logits(self, natural: Tensor) -> Tensor:
-        return natural
+    def head_logits(self, natural: Tensor, entities: slice = slice(None)) -> Tensor:
+        return natural[:, entities].clone()
 
     def tail_logits(self, natural: Tensor) -> Tensor:
         return natural
@@ -107,34 +123,35 @@ def _build(facts: Tensor, entities: int, relations: int, discount: float) -> _Ta
     head, relation, tail, count = facts.T
     weight = count.double()
     key = head * relations + relation
-    order = torch.argsort(key * entities + tail)
-    keys, sizes = torch.unique_consecutive(key[order], return_counts=True)
-    total = torch.segment_reduce(weight[order], "sum", lengths=sizes)
-    owner = torch.repeat_interleave(torch.arange(len(keys), device=key.device), sizes)
+    keys, pair = key.unique(return_inverse=True)
     return _Tables(
-        head=_backoff(relation, head, weight, relations, entities, discount),
-        tail=_backoff(relation, tail, weight, relations, entities, discount),
         keys=keys,
-        starts=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
-        kept=discount * sizes.double() / total,
-        tails=tail[order],
-        direct=(weight[order] - discount) / total[owner],
+        of_pair=_level(pair, tail, weight, len(keys), entities, discount),
+        head=_level(relation, head, weight, relations, entities, discount),
+        tail=_level(relation, tail, weight, relations, entities, discount),
+        any_head=_marginal(head, weight, entities, discount),
+        any_tail=_marginal(tail, weight, entities, discount),
     )
 
 
-def _backoff(
-    relation: Tensor, entity: Tensor, weight: Tensor, relations: int, entities: int, discount: float
-) -> Tensor:
-    """p(entity | relation) smoothed through p(entity) and the uniform distribution, shape (R, E)."""
-    uniform = weight.new_full((entities,), 1 / entities)
-    marginal = weight.new_zeros(entities).index_add_(0, entity, weight)
-    joint = weight.new_zeros(relations, entities).index_put_((relation, entity), weight, accumulate=True)
-    return _discounted(joint, _discounted(marginal, uniform, discount), discount)
+def _level(row: Tensor, entity: Tensor, weight: Tensor, rows: int, entities: int, discount: float) -> _Level:
+    """Discount the counts c(row, entity); a row without counts passes all of its mass down."""
+    cells, cell = (row * entities + entity).unique(return_inverse=True)
+    count = weight.new_zeros(len(cells)).index_add_(0, cell, weight)
+    owner = cells // entities
+    total = weight.new_zeros(rows).index_add_(0, owner, count)
+    sizes = owner.bincount(minlength=rows)
+    return _Level(
+        starts=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+        entity=cells % entities,
+        direct=(count - discount) / total[owner],
+        kept=torch.where(total > 0, discount * sizes.double() / total.clamp(min=1), 1.0),
+    )
 
 
-def _discounted(count: Tensor, lower: Tensor, discount: float) -> Tensor:
-    """Discount each count and give what it frees to `lower`; a row without counts becomes `lower`."""
-    total = count.sum(dim=-1, keepdim=True)
-    freed = discount * (count > 0).double().sum(dim=-1, keepdim=True)
-    smoothed = ((count - discount).clamp(min=0) + freed * lower) / total.clamp(min=1)
-    return torch.where(total > 0, smoothed, lower)
+def _marginal(entity: Tensor, weight: Tensor, entities: int, discount: float) -> Tensor:
+    """p(entity) smoothed by the uniform distribution, (E,)."""
+    level = _level(torch.zeros_like(entity), entity, weight, 1, entities, discount)
+    return level.rows(
+        torch.zeros(1, dtype=torch.int64, device=entity.device), weight.new_full((entities,), 1 / entities)
+    )[0]

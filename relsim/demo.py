@@ -10,6 +10,7 @@ import numpy as np
 
 from relsim.data import nations
 from relsim.estimators import Enumerate, RaoBlackwell
+from relsim.mlp import MLPDistribution
 from relsim.models import save_model
 from relsim.report import shared_facts, write_report
 from relsim.similar import nearest_pairs, pair_record, render_pairs, save_comparison
@@ -31,7 +32,7 @@ def run(out: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     kb = nations()
     say(f"{kb.source}: {len(kb.entities)} nations, {len(kb.relations)} relations, {len(kb.facts):,} facts")
     kb.save(out / "kb")
-    model = fit(kb, training=Training(seed=seed))
+    model: MLPDistribution = fit(kb, training=Training(seed=seed))
     save_model(model, out / "model")
     say(f"fitted p(head, tail | relation): validation NLL {model.meta['valid_nll']:.3f} nats per fact\n")
     div = RaoBlackwell(samples=HEADS, seed=seed).divergence(model)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, linear_logsumexp_mean
 from relsim.errors import unknown_name
+from relsim.heads import left_vectors
 
 Names: TypeAlias = "str | int | Sequence[str] | Sequence[int] | Tensor"
 """What a caller may pass for entities or relations: a name, an index, several of either, or an index tensor."""
@@ -68,12 +69,23 @@ class FactDistribution(nn.Module, ABC):
         """Z (n,) and mean m (n, k) of tail conditionals (n, k); no gradient."""
 
     @abstractmethod
-    def head_logits(self, natural: Tensor) -> Tensor:
-        """Unnormalised log p(h | r) over all entities for head parameters (n, k), shape (n, E)."""
+    def head_logits(self, natural: Tensor, entities: slice = slice(None)) -> Tensor:
+        """Unnormalised log p(h | r) over a slice of the entities for head parameters (n, k), shape (n, E)."""
 
     @abstractmethod
     def tail_logits(self, natural: Tensor) -> Tensor:
         """Unnormalised log p(t | h, r) over all entities for tail parameters (n, k), shape (n, E)."""
+
+    def head_features(self, relation: Tensor, count: int) -> Tensor:
+        """Return (E, 1 + count) features that tell types of heads apart, float64.
+
+        The first is 1; the others are the leading left singular vectors of log p(h | r), (E, n), centred over the
+        heads, times sqrt(E).
+        """
+        log = torch.log_softmax(self.head_logits(self.head_natural(relation)).double(), dim=-1).T
+        factor = log - log.mean(dim=0)
+        vectors = left_vectors(factor, factor.T @ factor, count) * len(log) ** 0.5
+        return F.pad(vectors, (1, 0), value=1.0)
 
     def head_partition(self, natural: Tensor) -> Tensor:
         """Z of head conditionals (n, k), shape (n,); differentiable, for training."""
@@ -193,6 +205,25 @@ class TableDistribution(FactDistribution):
     def table(self) -> Tensor:
         """The sufficient statistic of every entity, shape (E, k)."""
 
+    def head_features(self, relation: Tensor, count: int) -> Tensor:
+        natural, statistic = self.head_natural(relation).double(), self.table.double()
+        if self.head_bias is not None:
+            natural = F.pad(natural, (0, 1), value=1.0)
+            statistic = torch.cat([statistic, self.head_bias.double()[:, None]], dim=1)
+        size = len(self.entities)
+        right = torch.linalg.qr(natural, mode="r").R  # log p = statistic natural^T = (statistic right^T) Q^T, Q^T Q = 1
+        factor = (statistic - self.total(statistic.sum(dim=0)) / size) @ right.T
+        vectors = left_vectors(factor, self.total(factor.T @ factor), count) * size**0.5
+        return self.all_rows(F.pad(vectors, (1, 0), value=1.0))
+
+    def total(self, part: Tensor) -> Tensor:
+        """Return the sum over all entities, given that over those whose rows are here: all of them."""
+        return part
+
+    def all_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows of all entities, given those that are here: all of them."""
+        return rows
+
     def head_partition(self, natural: Tensor) -> Tensor:
         return linear_logsumexp(natural, self.table, self.head_bias)
 
@@ -211,8 +242,9 @@ class TableDistribution(FactDistribution):
     def tail_moments(self, natural: Tensor) -> tuple[Tensor, Tensor]:
         return linear_logsumexp_mean(natural, self.table, self.tail_bias)
 
-    def head_logits(self, natural: Tensor) -> Tensor:
-        return F.linear(natural, self.table, self.head_bias)
+    def head_logits(self, natural: Tensor, entities: slice = slice(None)) -> Tensor:
+        bias = None if self.head_bias is None else self.head_bias[entities]
+        return F.linear(natural, self.table[entities], bias)
 
     def tail_logits(self, natural: Tensor) -> Tensor:
         return F.linear(natural, self.table, self.tail_bias)

@@ -16,18 +16,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from relsim.design import Design, exact_design, sampled_design
 from relsim.distribution import FactDistribution
 from relsim.divergence import Divergence
 from relsim.errors import RelsimError
-from relsim.heads import HeadSample, all_heads, moderated, sample_heads
-
-ROWS = 4096  # (head, relation) rows evaluated at once
-DIFFERENCES = 1 << 23  # entries of the heads x R x R array of one block, 32 MiB of float32
+from relsim.heads import moderated
+from relsim.tails import ROWS, tail_sums
 
 
 class Estimator(ABC):
@@ -53,8 +51,8 @@ class Estimator(ABC):
             *parts, details = self._parts(model, index, progress)
         finally:
             model.train(training)
-        head, tail, stderr = (part.fill_diagonal_(0).cpu().numpy() for part in parts)
-        meta = {"source": model.meta.get("source", ""), "estimator": type(self).__name__, **self._settings(), **details}
+        head, tail, stderr = (part.contiguous().fill_diagonal_(0).cpu().numpy() for part in parts)
+        meta = {"source": model.meta.get("source", ""), "estimator": type(self).__name__, **self.settings(), **details}
         meta["cpu_seconds"] = round(time.process_time() - start, 2)
         names = [model.relations[i] for i in index.tolist()]
         return Divergence(names, head + tail, stderr, head, tail, model.support[index].cpu().numpy(), meta)
@@ -65,29 +63,51 @@ class Estimator(ABC):
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
         """Return the head part, the tail part and the standard error, (R, R) float64 each, and details for `meta`."""
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments, for `meta`."""
         return asdict(self) if hasattr(self, "__dataclass_fields__") else {}  # type: ignore[call-overload]
 
 
-@dataclass(frozen=True)
-class Enumerate(Estimator):
-    """The exact divergence: the tail part summed over every head, at R E^2 k operations. The truth, for small KBs."""
+class DesignEstimator(Estimator):
+    """Tails summed out exactly, at the heads that a `Design` names."""
+
+    @abstractmethod
+    def design(self, model: FactDistribution, relations: Tensor) -> Design:
+        """Return what all pairs of relations (R,) share; the model is in evaluation mode, and no gradient is wanted."""
+
+    @abstractmethod
+    def most_heads(self, entities: int) -> int:
+        """Return an upper bound on the heads of the design."""
 
     def _parts(
         self, model: FactDistribution, relations: Tensor, progress: bool | None
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        probability = model.head_log_prob(relations).exp()
-        tail, stderr = _tail_part(model, relations, all_heads(probability), progress)
-        return head_part(model, relations), tail, stderr, {"heads": probability.shape[1]}
+        design = self.design(model, relations)
+        sample = design.sample
+        with tqdm(total=len(sample.heads), disable=_hidden(progress), unit="head") as bar:
+            sums = tail_sums(model, relations, sample, bar)
+        stderr = moderated(sums.variance(sample), sums.mean(), sample.freedom).sqrt()
+        return design.head_part(), sums.mean(), stderr, {"heads": len(sample.heads)}
 
 
 @dataclass(frozen=True)
-class RaoBlackwell(Estimator):
+class Enumerate(DesignEstimator):
+    """The exact divergence: the tail part summed over every head, at R E^2 k operations. The truth, for small KBs."""
+
+    def design(self, model: FactDistribution, relations: Tensor) -> Design:
+        return exact_design(model, relations)
+
+    def most_heads(self, entities: int) -> int:
+        return entities
+
+
+@dataclass(frozen=True)
+class RaoBlackwell(DesignEstimator):
     """Tails summed out exactly; heads enumerated where they matter and sampled, without replacement, where they do not.
 
     One sample of heads serves all relations. Its size is the number of heads that the smallest sets holding `mass` of
     p(h | r) have in all, over the relations r, but at most `samples`; where that is every head, the result is exact.
-    The design and the weights are in `relsim.heads`.
+    The sampling and the weights are in `relsim.heads`.
 
     Args:
         mass: the share of each relation's head probability that decides how many heads are enough.
@@ -105,18 +125,11 @@ class RaoBlackwell(Estimator):
         if not (0 < self.mass <= 1 and self.samples >= 1 and self.features >= 0):
             raise ValueError(f"expected mass in (0, 1], samples >= 1 and features >= 0, got {self}")
 
-    def _parts(
-        self, model: FactDistribution, relations: Tensor, progress: bool | None
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        probability = model.head_log_prob(relations).exp()
-        size = min(self.samples, heads_holding(probability, self.mass))
-        if size == probability.shape[1]:
-            sample = all_heads(probability)
-        else:
-            features = min(self.features, size // 20, len(relations) - 1)
-            sample = sample_heads(probability, size, features, np.random.default_rng(self.seed))
-        tail, stderr = _tail_part(model, relations, sample, progress)
-        return head_part(model, relations), tail, stderr, {"heads": len(sample.heads)}
+    def design(self, model: FactDistribution, relations: Tensor) -> Design:
+        return sampled_design(model, relations, **asdict(self))
+
+    def most_heads(self, entities: int) -> int:
+        return min(entities, self.samples)
 
 
 @dataclass(frozen=True)
@@ -152,76 +165,6 @@ class MonteCarlo(Estimator):
             head, tail = of_head[:, a, None] - of_head, of_tail[:, a, None] - of_tail
             rows.append(torch.stack([head.mean(0), tail.mean(0), (head + tail).std(0) / self.samples**0.5]))
         return *torch.stack(rows, dim=1), {}
-
-
-def head_part(model: FactDistribution, relations: Tensor) -> Tensor:
-    """Return KL(p(h|a) || p(h|b)) for all pairs, (R, R) float64: exact, and a lower bound on KL(a || b)."""
-    natural = model.head_natural(relations)
-    partition, mean = model.head_moments(natural)
-    return bregman(natural[None], partition[None], mean[None])[0].double()
-
-
-def bregman(natural: Tensor, partition: Tensor, mean: Tensor) -> Tensor:
-    """Return KL(p_u || p_w) = Z(w) - Z(u) - (w - u) . m(u) for all pairs u, w of each batch.
-
-    Shapes: natural and mean (B, R, k), partition (B, R); the result is (B, R, R), row u, column w.
-    """
-    product = mean @ natural.mT  # (B, R, R)
-    own = partition - (mean * natural).sum(dim=-1)
-    return partition[:, None, :] - product - own[:, :, None]
-
-
-def heads_holding(probability: Tensor, mass: float) -> int:
-    """Return how many heads the smallest sets holding `mass` of p(h | r), (R, E), have in all, over the relations."""
-    ordered, order = probability.sort(dim=1, descending=True)
-    needed = ordered.cumsum(dim=1) - ordered < mass
-    return int(order[needed].unique().numel())
-
-
-def _tail_part(
-    model: FactDistribution, relations: Tensor, sample: HeadSample, progress: bool | None
-) -> tuple[Tensor, Tensor]:
-    """Return the mean over heads of the tail divergences and its standard error, (R, R) float64 each."""
-    size, features = len(relations), sample.features.shape[1]
-    mean = torch.zeros(size, size, dtype=torch.float64, device=relations.device)
-    fitted = mean.new_zeros(size, features, size)
-    noise_x = mean.new_zeros(size, features, size)
-    noise_d = torch.zeros_like(mean)
-    block = max(1, min(ROWS // size, DIFFERENCES // size**2))
-    with tqdm(total=len(sample.heads), disable=_hidden(progress), unit="head") as bar:
-        for part in torch.arange(len(sample.heads), device=relations.device).split(block):
-            d = tail_divergences(model, sample.heads[part], relations, sample.active[part])
-            by_source = d.transpose(0, 1)  # (R, B, R)
-            weight, fit, noise = (value[part].to(d.dtype).T for value in (sample.weight, sample.fit, sample.noise))
-            mean += (weight[:, None] @ by_source).squeeze(1)
-            if features:
-                x = sample.features[part].to(d.dtype).T  # (K, B)
-                fitted += (fit[:, None] * x) @ by_source
-                noise_x += (noise[:, None] * x) @ by_source
-                noise_d += (noise[:, None] @ by_source.square()).squeeze(1)
-            bar.update(len(part))
-    if not features:
-        return mean, torch.zeros_like(mean)
-    beta = sample.bread @ fitted  # (R, K, R)
-    meat = torch.einsum("ha,hk,hl->akl", sample.noise, sample.features, sample.features)
-    variance = noise_d - 2 * (beta * noise_x).sum(dim=1) + (beta * (meat @ beta)).sum(dim=1)
-    return mean, moderated(variance.clamp(min=0), mean, sample.freedom).sqrt()
-
-
-def tail_divergences(model: FactDistribution, heads: Tensor, relations: Tensor, active: Tensor) -> Tensor:
-    """Return KL(p(t|h,a) || p(t|h,b)) for B heads and all pairs of R relations, (B, R, R).
-
-    Rows (h, a) where `active` (B, R) is false cost no mean vector and come out as zero.
-    """
-    natural = model.tail_natural_grid(heads, relations)
-    shape = natural.shape
-    flat, source = natural.reshape(-1, shape[-1]), active.reshape(-1)
-    mean = torch.zeros_like(flat)
-    partition = flat.new_empty(len(flat))
-    partition[source], mean[source] = model.tail_moments(flat[source])
-    partition[~source] = model.tail_partition(flat[~source])
-    divergence = bregman(natural, partition.reshape(shape[:2]), mean.reshape(shape))
-    return divergence.mul_(active[:, :, None])
 
 
 def _tail_scores(model: FactDistribution, heads: Tensor, tails: Tensor, relations: Tensor) -> Tensor:

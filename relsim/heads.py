@@ -6,12 +6,16 @@ sample of heads serves all relations: unequal probabilities, no replacement, wei
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+ROWS, ENTRIES = 256, 1 << 22  # relations of a tile of p(h | r), and its entries: 16 MiB of float32
 
 THIN = 0.02  # thinning may add about this share to a relation's variance
 RIDGE = 1.0
@@ -27,7 +31,7 @@ class HeadSample:
         active: (H, R) whether the head is evaluated for the relation as the source of a divergence.
         weight: (H, R) float64, so that T_ab ~ sum_h weight[h, a] D_ab(h).
         features: (H, K) float64, what the calibration regressed D on; the first is 1.
-        fit: (H, R) float64, the weights of that regression.
+        fit: (H, R) float64, the weights of that regression; (H, 0), as is `noise`, where every head is taken.
         bread: (R, K, K) float64, its inverse normal matrix with a ridge: beta_ab = bread_a sum_h fit[h, a] x_h D_ab(h).
         noise: (H, R) float64, so that the variance of T_ab is sum_h noise[h, a] (D_ab(h) - x_h . beta_ab)^2.
         freedom: (R,) float64, the effective number of sampled heads less the parameters that the regression took.
@@ -42,55 +46,120 @@ class HeadSample:
     noise: Tensor
     freedom: Tensor
 
+    def part(self, heads: slice | Tensor = slice(None), sources: slice = slice(None)) -> HeadSample:
+        """Return the part for some of the heads and some of the relations as sources."""
+        return HeadSample(
+            self.heads[heads],
+            self.active[heads, sources],
+            self.weight[heads, sources],
+            self.features[heads],
+            self.fit[heads, sources],
+            self.bread[sources],
+            self.noise[heads, sources],
+            self.freedom[sources],
+        )
 
-def all_heads(probability: Tensor) -> HeadSample:
-    """Return every head with its probability p_a(h), (R, E): nothing is sampled, the standard error is zero."""
-    weight = probability.double().T.contiguous()
+
+class HeadProbability(NamedTuple):
+    """p(h | r) of R relations over E heads, a tile at a time: all of it need not fit in memory.
+
+    `tile` returns p(h | r) for slices of the relations and of the heads.
+    """
+
+    tile: Callable[[slice, slice], Tensor]
+    relations: int
+    entities: int
+
+    @classmethod
+    def of(cls, probability: Tensor) -> HeadProbability:
+        """Wrap a matrix (R, E)."""
+        return cls(lambda relations, heads: probability[relations, heads], *probability.shape)
+
+    def rows(self) -> Iterator[Tensor]:
+        """Yield p(h | r) over all heads for a few relations after another, (n, E) float64."""
+        for part in _steps(self.relations, max(1, ENTRIES // 16 // self.entities)):
+            yield self.tile(part, slice(None)).double()
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield slices of the relations and of the heads with p(h | r) there."""
+        for relations in _steps(self.relations, ROWS):
+            for heads in _steps(self.entities, max(1, ENTRIES // ROWS)):
+                yield relations, heads, self.tile(relations, heads)
+
+
+def _steps(size: int, step: int) -> Iterator[slice]:
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+def all_heads(probability: HeadProbability) -> HeadSample:
+    """Return every head with its probability p_a(h): nothing is sampled, the standard error is zero."""
+    weight = torch.cat(list(probability.rows())).T.contiguous()
     relations = weight.shape[1]
     return HeadSample(
         heads=torch.arange(len(weight), device=weight.device),
         active=torch.ones_like(weight, dtype=torch.bool),
         weight=weight,
         features=weight.new_zeros(len(weight), 0),
-        fit=weight.new_zeros(len(weight), relations),
+        fit=weight.new_zeros(len(weight), 0),
         bread=weight.new_zeros(relations, 0, 0),
-        noise=weight.new_zeros(len(weight), relations),
+        noise=weight.new_zeros(len(weight), 0),
         freedom=weight.new_zeros(relations),
     )
 
 
-def sample_heads(probability: Tensor, size: int, features: int, rng: np.random.Generator) -> HeadSample:
-    """Draw `size` of E heads for relations with head probabilities p_a(h), (R, E), and calibrate their weights.
+def sample_heads(probability: HeadProbability, size: int, known: Tensor, rng: np.random.Generator) -> HeadSample:
+    """Draw `size` of E heads for relations with head probabilities p_a(h), and calibrate their weights.
 
     Sampling is systematic, without replacement, with the inclusion probabilities of `inclusion`. The weights are those
-    of the generalised regression estimator (Särndal, Swensson and Wretman, 1992, section 6.4): D is regressed on a few
-    features known of every head, and only the residuals are left to chance. The features are the leading left singular
-    vectors of log p(h | r), which tell types of heads apart.
+    of the generalised regression estimator (Särndal, Swensson and Wretman, 1992, section 6.4): D is regressed on
+    features `known` of every head, (E, K) with the first 1, and only the residuals are left to chance. A weight that
+    the regression would turn negative becomes zero, so that every partial sum of an estimate is below it.
     """
-    p = probability.double()
-    include = inclusion(p, size)
-    heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(p.device)
-    known = head_features(p, features)
-    share, chance = p[:, heads].T, include[heads, None]  # (H, R), (H, 1)
-    smallest = THIN * unit_variance(p, include)
-    thin = (share / chance / smallest).clamp(max=1)  # lesser weights are thinned at random, without bias
-    active = torch.from_numpy(rng.random(tuple(thin.shape))).to(p.device) < thin
+    include = inclusion(probability, size)
+    heads = torch.from_numpy(systematic(include.cpu().numpy(), rng)).to(include.device)
+    share = include.new_empty(len(heads), probability.relations)
+    variance = include.new_zeros(probability.relations)
+    total = include.new_zeros(probability.relations, known.shape[1])
+    for part, of_heads, p in probability.tiles():
+        inside = (heads >= of_heads.start) & (heads < of_heads.stop)
+        share[inside, part] = p[:, heads[inside] - of_heads.start].T.to(share.dtype)
+        total[part] += p @ known[of_heads].to(p.dtype)
+        variance[part] += unit_variance(p, include[of_heads])
+    chance = include[heads, None]  # (H, 1)
+    thin = (share / chance / (THIN * variance)).clamp(max=1)  # lesser weights are thinned at random, without bias
+    active = torch.from_numpy(rng.random(tuple(thin.shape))).to(thin.device) < thin
     chance = chance * thin.clamp(min=1e-300)
-    return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], p @ known)
+    return _calibrated(heads, active, torch.where(active, share / chance, 0), chance, known[heads], total)
 
 
-def inclusion(probability: Tensor, size: int) -> Tensor:
+def heads_holding(probability: HeadProbability, mass: float, limit: int) -> int:
+    """Return how many heads the smallest sets holding `mass` of p(h | r) have in all, but at most `limit`."""
+    found = torch.zeros(probability.entities, dtype=torch.bool)
+    for rows in probability.rows():
+        ordered, order = rows.sort(dim=1, descending=True)
+        found[order[ordered.cumsum(dim=1) - ordered < mass].cpu()] = True
+        if int(found.sum()) >= limit:
+            return limit
+    return int(found.sum())
+
+
+def inclusion(probability: HeadProbability, size: int) -> Tensor:
     """Return probabilities pi (E,) of including each head, summing to `size`: proportional to sqrt(sum_a p_a(h)^2).
 
     Cut at 1, they minimise the sum over relations of V_a = sum_h p_a(h)^2 (1 / pi_h - 1), the variance of a response of
     unit size (Neyman, 1934). Heads that matter much are certain, which is enumeration.
     """
-    return proportional(probability.square().sum(dim=0).sqrt(), size)
+    square = torch.zeros(probability.entities, dtype=torch.float64)
+    for _, heads, p in probability.tiles():
+        square = square.to(p.device)
+        square[heads] += p.square().sum(dim=0)
+    return proportional(square.sqrt(), size)
 
 
 def unit_variance(probability: Tensor, include: Tensor) -> Tensor:
     """Return V_a = sum_h p_a(h)^2 (1 / pi_h - 1), (R,), for p_a(h) (R, E) and pi_h (E,)."""
-    return (probability.square() @ (1 / include - 1)).clamp(min=1e-300)
+    return (probability.square() @ (1 / include - 1).to(probability.dtype)).double().clamp(min=1e-300)
 
 
 def proportional(measure: Tensor, size: int) -> Tensor:
@@ -112,14 +181,14 @@ def systematic(include: NDArray[np.float64], rng: np.random.Generator) -> NDArra
     return np.sort(order[np.diff(ticks, prepend=0) > 0])
 
 
-def head_features(probability: Tensor, count: int) -> Tensor:
-    """Return (E, 1 + count) features of heads: 1, and leading left singular vectors of the centred log p(h | r)."""
-    log = probability.clamp(min=1e-300).log().T  # (E, R)
-    log = log - log.mean(dim=0)
-    value, vector = torch.linalg.eigh(log.T @ log)  # of the small Gram matrix: R^2 E operations
+def left_vectors(factor: Tensor, gram: Tensor, count: int) -> Tensor:
+    """Return leading left singular vectors of a matrix (E, m), (E, count), given its Gram matrix (m, m).
+
+    The rows of `factor` may be some of the rows of the matrix; those of the result are then the same.
+    """
+    value, vector = torch.linalg.eigh(gram)
     value, vector = value.flip(0)[:count], vector.flip(1)[:, :count]
-    left = log @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
-    return torch.cat([log.new_ones(len(log), 1), left * len(log) ** 0.5], dim=1)
+    return factor @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
 
 
 def moderated(variance: Tensor, mean: Tensor, freedom: Tensor) -> Tensor:
@@ -138,15 +207,16 @@ def _calibrated(heads: Tensor, active: Tensor, weight: Tensor, chance: Tensor, x
     fit = weight.square() * (1 - chance)  # certain heads leave nothing to explain
     mass = fit.sum(dim=0)
     effective = mass.square() / fit.square().sum(dim=0).clamp(min=1e-300)
-    normal = torch.einsum("ha,hk,hl->akl", fit, x, x)
+    pairs = (x[:, :, None] * x[:, None, :]).flatten(1)  # (H, K K): products of features as one matrix product
+    normal = (fit.T @ pairs).unflatten(1, (x.shape[1],) * 2)
     spread = normal.diagonal(dim1=1, dim2=2) - normal[:, 0].square() / mass.clamp(min=1e-300)[:, None]
     penalty = RIDGE * x.shape[1] / effective.clamp(min=1)[:, None] * spread.clamp(min=0)
     penalty[:, 0] = 0
     floor = 1e-9 * normal.diagonal(dim1=1, dim2=2).amax(dim=1).clamp(min=1e-200)
     bread = torch.linalg.inv(normal + torch.diag_embed(penalty + floor[:, None]))
     miss = total - weight.T @ x
-    calibrated = weight + fit * torch.einsum("hk,akl,al->ha", x, bread, miss)
-    leverage = fit * torch.einsum("hk,akl,hl->ha", x, bread, x)
+    calibrated = (weight + fit * (x @ (bread @ miss[:, :, None]).squeeze(2).T)).clamp(min=0)
+    leverage = fit * (pairs @ bread.flatten(1).T)
     noise = calibrated.square() * (1 - chance) / (1 - leverage).clamp(min=0.1).square()
     calibrated, noise = (torch.where(active, value, 0) for value in (calibrated, noise))
     freedom = (effective - leverage.sum(dim=0)).clamp(min=1)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ from scipy.spatial.distance import squareform
 
 from relsim.divergence import Divergence
 from relsim.errors import RelsimError
+from relsim.evidence import Evidence, shared
 from relsim.kb import KB
 from relsim.similar import nearest_pairs, symmetric_kl
 from relsim.storage import atomic_file
@@ -31,14 +32,6 @@ OPTIMAL_ORDER_LIMIT = 1_000  # the optimal leaf order takes 1.5 s here and grows
 STDERR_BITS = 5
 CLOSEST_PAIRS = 50
 LISTED_PAIRS = 500
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a pair of relations shares in the KB: the number of (head, tail) that both state, and a few by name."""
-
-    shared: int
-    examples: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -118,24 +111,12 @@ def shared_facts(
     """Return what each pair of relations shares in `kb`, for `write_report(evidence=)`.
 
     `pairs` are indices into `div.relations`, as `nearest_pairs` gives them; `examples` of the shared (head, tail) are
-    named, spread evenly over all. One search of the smaller relation's sorted facts in the larger's per pair.
+    named, spread evenly over all.
 
     Raises:
         RelsimError: `kb` has no relation of that name.
     """
-    facts, entities = kb.facts, len(kb.entities)
-    keys = facts.head * entities + facts.tail  # ascending within a relation: Triples are sorted
-    found: dict[tuple[str, str], Evidence] = {}
-    for a, b in pairs:
-        names = div.relations[a], div.relations[b]
-        ids = [kb.relation_id(name) for name in names]
-        slices = [keys[slice(*np.searchsorted(facts.relation, [i, i + 1]))] for i in ids]
-        few, many = sorted(slices, key=len)
-        shared = few[many.take(np.searchsorted(many, few), mode="clip") == few] if len(few) else few
-        chosen = np.unique(np.linspace(0, len(shared) - 1, min(examples, len(shared))).astype(np.int64))
-        named = [(kb.entities[key // entities], kb.entities[key % entities]) for key in shared[chosen].tolist()]
-        found[names] = Evidence(len(shared), named)
-    return found
+    return shared(kb, [(div.relations[a], div.relations[b]) for a, b in pairs], examples)
 
 
 def pack(values: NDArray[Any], bits: int = 10) -> str:

@@ -108,17 +108,22 @@ def write_pairs(div: Divergence, path: str | Path) -> None:
 
 def render_pairs(div: Divergence, pairs: Sequence[tuple[int, int]]) -> str:
     """Return pairs as an aligned table for a terminal, with the support that tells weak evidence."""
+    return render_records([pair_record(div, a, b) for a, b in pairs])
+
+
+def render_records(records: Sequence[dict[str, Any]]) -> str:
+    """Return pairs, each as `pair_record` gives it, as the same table."""
     rows = [
         (
-            f"{np.exp(-max(div.kl[a, b], div.kl[b, a], 0)):.3f}",
-            with_error(div.kl[a, b], div.stderr[a, b]),
-            with_error(div.kl[b, a], div.stderr[b, a]),
-            f"{div.support[a]:,}",
-            f"{div.support[b]:,}",
-            shown(div.relations[a]),
-            shown(div.relations[b]),
+            f"{pair['similarity']:.3f}",
+            with_error(pair["kl_ab"], pair["stderr_ab"]),
+            with_error(pair["kl_ba"], pair["stderr_ba"]),
+            f"{pair['support_a']:,}",
+            f"{pair['support_b']:,}",
+            shown(pair["a"]),
+            shown(pair["b"]),
         )
-        for a, b in pairs
+        for pair in records
     ]
     return table(("S", "KL(a||b)", "KL(b||a)", "facts a", "facts b", "a", "b"), rows)
 

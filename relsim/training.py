@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,12 +16,16 @@ from tqdm import tqdm
 
 from relsim import checkpoint
 from relsim.counts import CountsDistribution
+from relsim.crew import Crew
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.grouping import Batch, GroupedFacts
 from relsim.kb import KB, Triples
 from relsim.mlp import MLPDistribution
+from relsim.neural import NeuralDistribution
 
+ALONE = Crew()
+Model = TypeVar("Model", bound=NeuralDistribution)
 DISCOUNTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 
 
@@ -60,6 +64,7 @@ class _Progress:
 def fit(
     kb: KB,
     *,
+    model: type[Model] = MLPDistribution,  # type: ignore[assignment]
     dim: int = 64,
     hidden: int = 1024,
     bias: bool = True,
@@ -67,18 +72,21 @@ def fit(
     training: Training | None = None,
     device: str | torch.device = "cpu",
     resume: str | Path | None = None,
+    crew: Crew = ALONE,
     progress: bool | None = None,
-) -> MLPDistribution:
+) -> Model:
     """Fit the neural fact distribution by maximum likelihood; return the model of the best validation epoch.
 
     The objective is the mean of -log p(h | r) - log p(t | h, r) over stated facts (arXiv:1907.08937, Eq. 6), exactly,
     over all entities. Where the KB has no validation facts, a tenth of the training facts is held out.
 
     Args:
-        dim, hidden, bias, dropout: see `MLPDistribution`.
+        model: the class, `MLPDistribution` or `LorentzDistribution`.
+        dim, hidden, bias, dropout: see `NeuralDistribution`.
         training: see `Training`.
         resume: a folder for checkpoints, written after every epoch. An interrupted call with the same folder goes on
             where it stopped and gives the same model. It is the caller's to remove, once the model is in safety.
+        crew: processes that share the table of entities; then there are no checkpoints.
         progress: show a bar; by default on a terminal only.
 
     Raises:
@@ -91,10 +99,12 @@ def fit(
     with torch.random.fork_rng(devices):
         torch.manual_seed(training.seed)
         support = torch.from_numpy(kb.support)
-        model = MLPDistribution(kb.entities, kb.relations, support, dim=dim, hidden=hidden, bias=bias, dropout=dropout)
-        _start_from_counts(model, kb)
-        model.to(device)
-        return _train(model, kb, training, Path(resume) if resume else None, progress)
+        fresh = model(kb.entities, kb.relations, support, dim=dim, hidden=hidden, bias=bias, dropout=dropout)
+        _start_from_counts(fresh, kb)
+        if crew.size > 1:
+            return _train_together(fresh, kb, training, crew, progress)
+        fresh.to(device)
+        return _train(fresh, kb, training, Path(resume) if resume else None, progress)
 
 
 def fit_counts(kb: KB, seed: int = 0) -> CountsDistribution:
@@ -150,7 +160,7 @@ def _prepared(kb: KB, seed: int) -> KB:
     return kb
 
 
-def _start_from_counts(model: MLPDistribution, kb: KB) -> None:
+def _start_from_counts(model: NeuralDistribution, kb: KB) -> None:
     """Set the output biases to smoothed log-frequencies, where training would first spend an epoch to bring them."""
     with torch.no_grad():
         for bias, entity in ((model.head_bias, kb.train.head), (model.tail_bias, kb.train.tail)):
@@ -175,16 +185,20 @@ def batch_nll(model: FactDistribution, batch: Batch) -> tuple[Tensor, Tensor]:
     return head, tail
 
 
-def _train(
-    model: MLPDistribution, kb: KB, training: Training, folder: Path | None, progress: bool | None
-) -> MLPDistribution:
+def _train(model: Model, kb: KB, training: Training, folder: Path | None, progress: bool | None) -> Model:
     device = model.entity.device
     facts, valid = GroupedFacts(kb.train, device), GroupedFacts(kb.valid, device)
     batch = training.batch or min(512, max(32, len(facts) // 64))
     optimiser = adamw(model, training)
     best = {key: value.clone() for key, value in model.state_dict().items()}
     names = {"entities": len(kb.entities), "relations": len(kb.relations)}
-    settings = {**asdict(training), **model.config(), **names, "facts": _fingerprint(kb.train, kb.valid)}
+    settings = {
+        "kind": model.kind,
+        **asdict(training),
+        **model.config(),
+        **names,
+        "facts": _fingerprint(kb.train, kb.valid),
+    }
     state = _Progress()
     if folder is not None and (found := checkpoint.load(folder, settings, device)):
         groups, done = found
@@ -225,8 +239,16 @@ def _train(
     return model.eval()
 
 
+def _train_together(model: Model, kb: KB, training: Training, crew: Crew, progress: bool | None) -> Model:
+    """Train with a shard of the table on every process; return the whole model on each."""
+    from relsim.sharded import shard, unshard
+
+    trained = _train(shard(model, crew), kb, training, None, progress if crew.leads else False)
+    return cast(Model, unshard(trained))
+
+
 def _epoch(
-    model: MLPDistribution,
+    model: NeuralDistribution,
     facts: GroupedFacts,
     optimiser: torch.optim.Optimizer,
     training: Training,
@@ -259,7 +281,7 @@ def _schedule(step: int, warmup: int, total: int) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-def adamw(model: MLPDistribution, training: Training) -> torch.optim.Optimizer:
+def adamw(model: NeuralDistribution, training: Training) -> torch.optim.Optimizer:
     """Return AdamW with the weight decays of `training`: tables, perceptrons, and none for biases."""
     tables = [model.entity, model.relation]
     weights = [p for p in model.parameters() if p.ndim > 1 and all(p is not table for table in tables)]

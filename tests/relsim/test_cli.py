@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import csv
+import errno
 import fcntl
 import functools
 import gzip
@@ -38,12 +39,17 @@ from relsim.divergence import Divergence
 from relsim.errors import RelsimError
 from relsim.estimators import Enumerate, Estimator
 from relsim.formats import FORMATS
+from relsim.lock import alone
 from relsim.models import load_model
 from relsim.similar import neighbours
 
 RELATIONS = ("likes", "knows", "works for", "is paid by", "lives in")
 SMALL = ("--dim", "8", "--hidden", "16", "--epochs", "2")
 COMMANDS = sorted(cli.commands)
+ORDER = (  # each needs what those before it made
+    *("plan", "ingest", "update", "stats", "fit", "compare", "merge", "similar"),
+    *("redundant", "inverse", "hierarchy", "export", "report"),
+)
 LOADED_LATE = ("torch", "numpy", "pyarrow", "scipy", "networkx", "jinja2", "safetensors", "tqdm")
 
 Tree = dict[str, bytes | None]
@@ -197,17 +203,7 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
     (tmp_path / "new.tsv").write_text("e1\tP27\te2\n")
     (tmp_path / "labels.tsv").write_text("Q42\tDouglas Adams\nP27\tcitizenship\n")
     told = examples(command("--help").out)
-    # each needs what those before it made
-    for name in (
-        "plan",
-        "ingest",
-        "update",
-        "stats",
-        "fit",
-        "compare",
-        "similar",
-        "report",
-    ):  # each needs what those before it made
+    for name in ORDER:
         told += examples(command(name, "--help").out)
     told = sorted({tuple(line): line for line in told if line[0] != "demo"}.values(), key=lambda line: rank(line[0]))
     assert {line[0] for line in told} == set(COMMANDS) - {"demo"}
@@ -222,7 +218,7 @@ def test_the_examples_of_the_help_texts_run(command: Command, tmp_path: Path, mo
 
 
 def rank(name: str) -> int:
-    return ("plan", "ingest", "update", "stats", "fit", "compare", "similar", "report").index(name)
+    return ORDER.index(name)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -570,10 +566,18 @@ def test_compare_says_what_is_not_a_model(command: Command, made: Path, tmp_path
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("name", ["similar", "report"])
-@pytest.mark.parametrize("given", sorted(set(FOLDERS) - {"comparison"}))
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        (name, given)
+        for name in ("similar", "redundant", "hierarchy", "export", "report")
+        for given in sorted(set(FOLDERS) - {"comparison"})
+        if name in ("export", "report") or given != "model"  # the others search a model
+    ],
+)
 def test_what_is_not_a_comparison_is_named(command: Command, made: Path, tmp_path: Path, name: str, given: str) -> None:
-    result = command(name, made / given, "likes" if name == "similar" else tmp_path / "report.html")
+    more = {"similar": ["likes"], "export": [tmp_path / "x.csv"], "report": [tmp_path / "report.html"]}
+    result = command(name, made / given, *more.get(name, []))
     start = f"{made / given}: {FOLDERS[given].format('a comparison')}: `relsim compare` makes one of a model"
     refusal(result, start)
     assert tree(tmp_path) == {}
@@ -750,21 +754,24 @@ def test_a_full_disk_leaves_everything_as_it_was(
     before = tree(tmp_path)
     with disk_with_room_for(300):
         result = command(verb, source, target, *options)
-    place = f"{target}.training" if name == "fit" else target
+    place = {"fit": f"{target}.training", "compare": f"{target}.blocks/blocks.json"}.get(name, target)
     refusal(result, f"{place}: cannot be written (", "File too large", "nothing was changed, make room")
     assert tree(tmp_path) == before
 
 
-def test_a_comparison_without_room_for_its_table_is_not_there_at_all(
-    command: Command, made: Path, tmp_path: Path
+def test_a_comparison_without_room_for_its_table_is_not_there_and_its_blocks_are(
+    command: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = {path.name: path.stat().st_size for path in (made / "comparison").iterdir()}
-    limit = max(size for name, size in sizes.items() if name != "pairs.tsv")
-    assert limit < sizes["pairs.tsv"]
-    with disk_with_room_for(limit):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("relsim.similar.write_pairs", full)
         result = command("compare", made / "model", tmp_path / "comparison")
-    refusal(result, f"{tmp_path / 'comparison'}: cannot be written (File too large)")
-    assert tree(tmp_path) == {}
+    refusal(result, f"{tmp_path / 'comparison'}: cannot be written (No space left on device)")
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.blocks"]
+    assert command("compare", made / "model", tmp_path / "comparison").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison"]
 
 
 # interruption
@@ -831,13 +838,27 @@ def test_an_interruption_before_the_first_checkpoint_leaves_nothing(
     assert tree(tmp_path) == {}
 
 
-def test_an_interrupted_comparison_leaves_nothing(
+@pytest.mark.parametrize("name", ["fit", "compare"])
+def test_two_processes_on_one_folder_are_told_apart(command: Command, made: Path, tmp_path: Path, name: str) -> None:
+    source = made / ("facts.tsv" if name == "fit" else "model")
+    with alone(tmp_path / "out"):
+        result = command(name, source, tmp_path / "out", *(SMALL if name == "fit" else ()))
+    refusal(result, f"{tmp_path / 'out'}: another process is working on it", "wait until it is done")
+    assert tree(tmp_path) == {}
+
+
+def test_an_interrupted_comparison_goes_on_with_the_same_command(
     command: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relsim.similar.write_pairs", lambda *_: signal.raise_signal(signal.SIGINT))
-    result = command("compare", made / "model", tmp_path / "comparison")
-    assert (result.code, result.out, result.err.strip()) == (130, "", "relsim: interrupted")
-    assert tree(tmp_path) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr("relsim.similar.write_pairs", lambda *_: signal.raise_signal(signal.SIGINT))
+        result = command("compare", made / "model", tmp_path / "comparison")
+    blocks = tmp_path / "comparison.blocks"
+    told = f"relsim: {blocks} holds what was done: the same command goes on from there"
+    assert (result.code, result.out, result.err.split("\n\n")[0]) == (130, "", told)
+    assert [path.name for path in tmp_path.iterdir()] == [blocks.name]
+    assert command("compare", made / "model", tmp_path / "comparison").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison"]
 
 
 @pytest.mark.parametrize("content", [None, b"years"])
@@ -934,7 +955,7 @@ def test_a_terminal_sees_a_progress_bar(
     os.close(outside)
     assert "\r" in shown
     assert "epoch 2/2, validation " in shown
-    assert re.search(r"100%\|.*head/s", shown)
+    assert re.search(r"100%\|.*block/s", shown)
 
 
 # standard output
@@ -966,8 +987,8 @@ def test_a_name_that_the_terminal_cannot_show_is_no_failure(tmp_path: Path) -> N
 
 
 def test_the_exit_code_reaches_the_shell(made: Path, tmp_path: Path) -> None:
-    done = python("-m", "relsim", "similar", made / "model", "likes", cwd=tmp_path)
-    refusal(Result(done.returncode, done.stdout, done.stderr), f"{made / 'model'}: is a model, not a comparison")
+    done = python("-m", "relsim", "similar", made / "kb", "likes", cwd=tmp_path)
+    refusal(Result(done.returncode, done.stdout, done.stderr), f"{made / 'kb'}: is a KB, not a comparison")
 
 
 def test_a_fault_of_the_program_is_not_dressed_up_as_bad_input(

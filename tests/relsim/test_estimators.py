@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from relsim.counts import CountsDistribution
+from relsim.design import Design, bregman, exact_design, sampled_design
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
-from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell, bregman, head_part, heads_holding
+from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
 from relsim.kb import KB
 from relsim.mlp import MLPDistribution
 from tests.relsim.conftest import random_model
@@ -75,7 +76,7 @@ def test_head_part_is_a_lower_bound(entities: int, relations: int, seed: int) ->
     div = Enumerate().divergence(model, progress=False)
     assert (div.head <= div.kl + 1e-10).all()
     assert (div.head >= -1e-10).all()
-    np.testing.assert_allclose(div.head, head_part(model, torch.arange(relations)).detach(), atol=1e-10)
+    np.testing.assert_allclose(div.head, exact_design(model, torch.arange(relations)).head_part().detach(), atol=1e-10)
 
 
 def test_bregman_is_the_divergence_of_softmaxes() -> None:
@@ -186,11 +187,26 @@ def test_calibrated_weights_beat_self_normalised_ones(nations_model: MLPDistribu
     assert error(8) < 0.8 * error(0)
 
 
-def test_mass_decides_how_many_heads_are_enough() -> None:
-    probability = torch.tensor([[0.5, 0.3, 0.1, 0.1, 0.0], [0.0, 0.3, 0.7, 0.0, 0.0]])
-    assert heads_holding(probability, 0.5) == 2  # head 0 of the first, head 2 of the second
-    assert heads_holding(probability, 0.75) == 3
-    assert heads_holding(probability, 1.0) == 4
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+def test_features_of_heads_come_from_the_table_alone(bias: bool) -> None:
+    """log p(h | r) has the rank of the table: a factor as thin gives the features of the dense matrix, up to sign."""
+    model = random_model(150, 12, dim=4)
+    if not bias:
+        model.head_bias = None
+    thin, dense = (cls.head_features(model, torch.arange(12), 3) for cls in (MLPDistribution, FactDistribution))
+    assert thin.shape == (150, 4)
+    torch.testing.assert_close((thin * dense).mean(dim=0).abs(), thin.new_ones(4), rtol=1e-9, atol=0)
+
+
+@torch.no_grad()
+def test_a_design_survives_a_round_trip_through_tensors() -> None:
+    model = random_model(80, 6)
+    design = sampled_design(model, torch.arange(6), mass=1.0, samples=40, features=2, seed=1)
+    again = Design.of_tensors(design.tensors())
+    assert again.sample.features.shape == (40, 3)
+    for key, value in design.tensors().items():
+        assert torch.equal(value, again.tensors()[key])
 
 
 def test_one_relation_is_refused(nations_model: MLPDistribution) -> None:

@@ -9,12 +9,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from relsim.heads import head_features, inclusion, moderated, proportional, sample_heads, systematic, unit_variance
+from relsim.heads import (
+    HeadProbability,
+    HeadSample,
+    heads_holding,
+    inclusion,
+    left_vectors,
+    moderated,
+    proportional,
+    sample_heads,
+    systematic,
+    unit_variance,
+)
 
 
 def head_probability(relations: int = 6, entities: int = 200, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.softmax(2 * torch.randn(relations, entities, generator=generator, dtype=torch.float64), dim=1)
+
+
+def features(probability: Tensor, count: int) -> Tensor:
+    log = probability.log().T
+    centred = log - log.mean(dim=0)
+    vectors = left_vectors(centred, centred.T @ centred, count)
+    return torch.cat([vectors.new_ones(len(vectors), 1), vectors * len(vectors) ** 0.5], dim=1)
+
+
+def test_left_vectors_are_those_of_the_singular_value_decomposition() -> None:
+    matrix = head_probability(8, 50).T.log()
+    expected = torch.linalg.svd(matrix, full_matrices=False).U[:, :3]
+    found = left_vectors(matrix, matrix.T @ matrix, 3)
+    torch.testing.assert_close((found * expected).sum(dim=0).abs(), torch.ones(3).double())
+    part = left_vectors(matrix[10:20], matrix.T @ matrix, 3)
+    torch.testing.assert_close(part, found[10:20])
+
+
+def sampled(probability: Tensor, size: int, count: int, seed: int = 0) -> HeadSample:
+    known = features(probability, count)
+    return sample_heads(HeadProbability.of(probability), size, known, np.random.default_rng(seed))
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50), st.data())
@@ -34,7 +66,7 @@ def test_proportional_sums_to_the_size_and_is_proportional_below_one(measure: li
 def test_inclusion_minimises_the_sum_of_variances() -> None:
     """No small change of the design that keeps its size does better."""
     probability, size = head_probability(), 60
-    include = inclusion(probability, size)
+    include = inclusion(HeadProbability.of(probability), size)
     best = unit_variance(probability, include).sum()
     rng = np.random.default_rng(0)
     free = (include < 0.98).nonzero().squeeze(1).numpy()
@@ -48,7 +80,7 @@ def test_inclusion_minimises_the_sum_of_variances() -> None:
 
 
 def test_systematic_sampling_has_fixed_size_and_the_asked_probabilities() -> None:
-    include = inclusion(head_probability(), 40).numpy()
+    include = inclusion(HeadProbability.of(head_probability()), 40).numpy()
     rng = np.random.default_rng(0)
     draws = [systematic(include, rng) for _ in range(3000)]
     assert {len(draw) for draw in draws} == {40}
@@ -60,11 +92,11 @@ def test_systematic_sampling_has_fixed_size_and_the_asked_probabilities() -> Non
 
 def test_calibrated_weights_reproduce_the_total_mass_and_nearly_the_features() -> None:
     probability = head_probability(entities=2000)
-    sample = sample_heads(probability, 300, features=5, rng=np.random.default_rng(0))
+    sample = sampled(probability, 300, 5)
     np.testing.assert_allclose(sample.weight.sum(dim=0), 1.0, atol=1e-6)  # the intercept has no ridge
-    known = head_features(probability, 5)
+    known = features(probability, 5)
     raw = torch.zeros_like(sample.weight)
-    include = inclusion(probability, 300)[sample.heads, None]
+    include = inclusion(HeadProbability.of(probability), 300)[sample.heads, None]
     raw[sample.active] = (probability[:, sample.heads].T / include)[sample.active]
     truth = probability @ known
     before, after = ((w.T @ sample.features - truth)[:, 1:].abs().mean() for w in (raw, sample.weight))
@@ -73,8 +105,8 @@ def test_calibrated_weights_reproduce_the_total_mass_and_nearly_the_features() -
 
 def test_a_response_linear_in_the_features_has_almost_no_error() -> None:
     probability = head_probability(entities=2000)
-    sample = sample_heads(probability, 300, features=5, rng=np.random.default_rng(1))
-    known = head_features(probability, 5)
+    sample = sampled(probability, 300, 5, seed=1)
+    known = features(probability, 5)
     response = known @ torch.tensor([3.0, 1.0, -2.0, 0.5, 0.0, 1.0], dtype=torch.float64)
     truth, estimate = probability @ response, sample.weight.T @ response[sample.heads]
     residual = response - probability @ response @ torch.ones(6, dtype=torch.float64) / 6
@@ -84,8 +116,8 @@ def test_a_response_linear_in_the_features_has_almost_no_error() -> None:
 
 def test_certain_heads_keep_their_own_weight() -> None:
     probability = head_probability()
-    include = inclusion(probability, 120)
-    sample = sample_heads(probability, 120, features=2, rng=np.random.default_rng(0))
+    include = inclusion(HeadProbability.of(probability), 120)
+    sample = sampled(probability, 120, 2)
     certain = (include[sample.heads, None] == 1) & sample.active
     share = probability[:, sample.heads].T
     unthinned = certain & (share >= 0.02 * unit_variance(probability, include))
@@ -99,3 +131,29 @@ def test_moderation_leaves_ample_evidence_and_lifts_lucky_zeros() -> None:
     few, many = (moderated(variance, mean, torch.tensor([freedom])) for freedom in (2.0, 2e6))
     torch.testing.assert_close(many, variance, rtol=1e-4, atol=1e-4)
     assert few[0, 0] > 0.3
+
+
+def test_mass_decides_how_many_heads_are_enough() -> None:
+    probability = HeadProbability.of(torch.tensor([[0.5, 0.3, 0.1, 0.1, 0.0], [0.0, 0.3, 0.7, 0.0, 0.0]]))
+    assert heads_holding(probability, 0.5, 5) == 2  # head 0 of the first, head 2 of the second
+    assert heads_holding(probability, 0.75, 5) == 3
+    assert heads_holding(probability, 1.0, 5) == 4
+    assert heads_holding(probability, 1.0, 3) == 3
+
+
+@pytest.mark.parametrize(("rows", "entries"), [(1, 1), (4, 100), (256, 1 << 22)])
+def test_the_sample_does_not_depend_on_the_tiles(rows: int, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sampled(head_probability(), 60, 3)
+    monkeypatch.setattr("relsim.heads.ROWS", rows)
+    monkeypatch.setattr("relsim.heads.ENTRIES", entries)
+    found = sampled(head_probability(), 60, 3)
+    assert torch.equal(found.heads, expected.heads)
+    torch.testing.assert_close(found.weight, expected.weight)
+
+
+def test_weights_are_never_negative() -> None:
+    """Then a sum over some of the heads is below the sum over all, which is what search leans on."""
+    for seed in range(20):
+        sample = sampled(head_probability(12, 300, seed), 40, 8, seed)
+        assert (sample.weight >= 0).all()
+        assert (sample.weight.sum(dim=0) - 1).abs().max() < 0.02

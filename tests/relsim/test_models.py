@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import relsim
 from relsim import checkpoint
 from relsim.counts import CountsDistribution
 from relsim.data import nations
@@ -437,3 +440,51 @@ def test_a_pickle_in_the_place_of_the_state_is_not_run(begun: Path) -> None:
     torch.save({"model/entity": Trap(sprung)}, begun / "state.safetensors")
     assert "damaged (" in checkpoint_message(begun)
     assert not sprung.exists()
+
+
+AUDIT = """
+import os, sys
+from pathlib import Path
+import torch
+from relsim.errors import RelsimError
+from relsim.models import load_model
+opened, watching = [], False
+def hook(event, arguments):
+    if watching and event in ("open", "os.listdir", "os.scandir", "os.system", "subprocess.Popen", "socket.connect"):
+        opened.append((event, str(arguments[0])))
+sys.addaudithook(hook)
+folder = Path(sys.argv[1])
+watching = True
+try:
+    load_model(folder)
+except RelsimError as error:
+    print("refused", error, file=sys.stderr)
+watching = False
+inside = os.path.realpath(folder)
+for event, path in opened:
+    if not os.path.realpath(path).startswith(inside + os.sep) and os.path.realpath(path) != inside:
+        if not path.startswith((sys.prefix, sys.base_prefix)) and not path.endswith((".py", ".pyc")):
+            print(event, path)
+"""
+
+
+@pytest.mark.parametrize("key", ["kind", "config", "relations", "meta", "format", "surplus"])
+def test_paths_in_a_manifest_lead_nowhere(saved: Path, key: str) -> None:
+    """Whatever a stranger writes into model.json, loading opens no file outside of the folder, and runs nothing."""
+    manifest = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    secret = saved.parent / "secret.safetensors"
+    secret.write_bytes((saved / "model.safetensors").read_bytes())
+    away = "../secret.safetensors"
+    hostile = {
+        "config": manifest["config"] | {"__class__": away, "entity": str(secret)},
+        "relations": [away] * len(manifest["relations"]),
+        "meta": {"source": away, "file": str(secret), "__reduce__": ["os.system", "touch x"]},
+    }
+    manifest[key] = hostile.get(key, away)
+    (saved / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    root = Path(relsim.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}"}
+    line = [sys.executable, "-c", AUDIT, str(saved)]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert ("refused" in done.stderr) == (key in ("kind", "config", "format"))

@@ -1,0 +1,130 @@
+"""A race of pairs of relations: heads are added one after another, and a pair leaves once it cannot win.
+
+An estimate of KL(a || b) is the exact head part plus a weighted sum over heads of tail divergences. No weight and no
+divergence is negative, so the sum over the heads seen so far is a lower bound of the estimate, at any moment.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from relsim.design import Design
+from relsim.rows import LazyRows
+from relsim.tails import TailRows, TailSums
+
+FIRST = 8  # heads of the first round; each round takes twice as many as the last
+SLACK = 1e-4  # relative: bounds are sums of rounded numbers
+
+
+class Race:
+    """Estimates of KL(a || b) that grow head by head, for directed pairs, the heads of largest weight first.
+
+    Attributes:
+        source, target: (n,) indices into the design's relations.
+        low: (n,) float64, lower bounds of the estimates: at first the head part.
+    """
+
+    def __init__(self, design: Design, rows: LazyRows, source: Tensor, target: Tensor, head: Tensor) -> None:
+        self._design, self._rows = design, rows
+        self.source, self.target, self.low = source, target, head.clone()
+        self._head, self._seen = head, torch.zeros_like(head)  # the head part, and the weight of the heads seen
+        self._taken = torch.zeros_like(source)
+        self._total = (design.sample.weight > 0).sum(dim=0)[source]
+        self._orders: dict[int, Tensor] = {}
+
+    def advance(self, pairs: Tensor, heads: int) -> None:
+        """Add the next `heads` heads to each of `pairs` (m,)."""
+        chosen = [self._next(*ends, heads) for ends in zip(*self._positions(pairs), strict=True)]
+        sizes = torch.tensor([len(c) for c in chosen], device=pairs.device)
+        if not int(sizes.sum()):
+            return
+        which, head = torch.repeat_interleave(pairs, sizes), torch.cat(chosen)
+        divergence = self._rows.gather(head, self.source[which], self.target[which]).double()
+        weight = self._design.sample.weight[head, self.source[which]]
+        self.low.index_add_(0, which, weight * divergence)
+        self._seen.index_add_(0, which, weight)
+        self._taken[pairs] += sizes
+
+    def within(self, bundles: Tensor, limit: float) -> Tensor:
+        """Race bundles, rows (m, d) of directed pairs; a bundle leaves when one of its pairs exceeds `limit`.
+
+        Of a bundle the pair runs that looks largest. Returns the bundles that stay, finished.
+        """
+        heads = FIRST
+        while True:
+            bundles = self._inside(bundles, limit)
+            if not self._round(bundles, heads):
+                return bundles
+            heads *= 2
+
+    def best(self, bundles: Tensor, k: int) -> Tensor:
+        """Race bundles, rows (m, d), until at least the `k` with the least maximum are left, finished.
+
+        A bundle that looks as if it were among them is finished at once, since their largest is the limit for others.
+        The first bundles, those likely to be good, have to have run already.
+        """
+        heads, limit = FIRST, math.inf
+        while True:
+            started = bundles[self.started()[bundles].any(dim=1)]
+            guess = self.projected(started).amax(dim=1)
+            self.within(started[guess.argsort(stable=True)[:k]], limit)
+            ended = bundles[(self._taken >= self._total)[bundles].all(dim=1)]
+            if len(ended) >= k:
+                limit = float(self.low[ended].amax(dim=1).kthvalue(k).values)
+            bundles = self._inside(bundles, limit)
+            if not self._round(bundles, heads):
+                return bundles
+            heads *= 2
+
+    def _inside(self, bundles: Tensor, limit: float) -> Tensor:
+        return bundles[(self.low[bundles] <= limit * (1 + SLACK) + SLACK).all(dim=1)]
+
+    def _round(self, bundles: Tensor, heads: int) -> bool:
+        """Advance each unfinished bundle by one pair; return whether there was any."""
+        unfinished = self._taken[bundles] < self._total[bundles]
+        pending = unfinished.any(dim=1)
+        guess = torch.where(unfinished, self.projected(bundles), -torch.inf)[pending]
+        if len(guess):
+            self.advance(bundles[pending].gather(1, guess.argmax(dim=1, keepdim=True)).squeeze(1), heads)
+        return len(guess) > 0
+
+    def started(self) -> Tensor:
+        """Return which pairs had a head evaluated, a mask (n,)."""
+        return self._taken > 0
+
+    def projected(self, pairs: Tensor) -> Tensor:
+        """Guess the estimates of `pairs`: the tails of the heads to come are taken to be like those seen."""
+        head = self._head[pairs]
+        return head + (self.low[pairs] - head) / self._seen[pairs].clamp(min=1e-9)
+
+    def sums(self, source: int, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tail part and its raw variance from one source to targets (B,) with all heads seen, (B,) each."""
+        heads = self._order(source).sort().values
+        of_source = self._rows.grid(heads, torch.tensor([source], device=heads.device), mean=True)
+        of_targets: TailRows = self._rows.grid(heads, targets, mean=False)
+        sample = self._design.sample.part(heads, one(source))
+        sums = TailSums.zeros(1, len(targets), sample.features.shape[1], heads.device)
+        sums.add(sample, of_source, of_targets)
+        return sums.mean()[0], sums.variance(sample)[0]
+
+    def _positions(self, pairs: Tensor) -> tuple[list[int], list[int]]:
+        return self.source[pairs].tolist(), self._taken[pairs].tolist()
+
+    def _next(self, source: int, taken: int, heads: int) -> Tensor:
+        return self._order(source)[taken : taken + heads]
+
+    def _order(self, source: int) -> Tensor:
+        """The sample's heads that count for a relation, by falling weight."""
+        if source not in self._orders:
+            weight = self._design.sample.weight[:, source]
+            order = weight.argsort(descending=True, stable=True)
+            self._orders[source] = order[: int((weight > 0).sum())]
+        return self._orders[source]
+
+
+def one(index: int) -> slice:
+    """Return the slice that holds one index."""
+    return slice(index, index + 1)

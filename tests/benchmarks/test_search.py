@@ -1,0 +1,139 @@
+"""A knowledge base of the shape of FB15k, with synthetic facts: the full matrix, and search instead of it.
+
+CPU seconds on one thread. The naive procedure is that of the paper, extrapolated from a few rows of the matrix.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from relsim.comparing import compare
+from relsim.distribution import FactDistribution
+from relsim.divergence import Divergence
+from relsim.estimators import RaoBlackwell
+from relsim.models import load_model, save_model
+from relsim.search import nearest, similar_pairs
+from relsim.similar import neighbours, symmetric_kl
+from relsim.training import Training, fit
+from tests.benchmarks import naive
+from tests.benchmarks.conftest import CACHE
+from tests.benchmarks.synthetic import synthetic_kb
+
+pytestmark = pytest.mark.benchmark(timer=time.process_time)
+NOISE = 1.15
+NAIVE_ROWS, PAPER = 2, 20  # rows of the matrix that the naive procedure computes, and draws of each
+THRESHOLD = 0.5
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The synthetic KB fitted; 3 to 6 CPU minutes the first time."""
+    path = CACHE / "fb15k-size"
+    if not path.exists():
+        training = Training(epochs=6, batch=1024, table_decay=1.0)
+        save_model(fit(synthetic_kb(), dropout=0.2, training=training), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> FactDistribution:
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def matrix(model: FactDistribution) -> Divergence:
+    """The full matrix, computed once and kept."""
+    path = CACHE / "fb15k-size.comparison"
+    if not path.exists():
+        compare(model, path, RaoBlackwell(), progress=False)
+    return Divergence.load(path)
+
+
+def test_full_matrix_of_fb15k_size(model: FactDistribution, matrix: Divergence, benchmark: Any) -> None:
+    """All pairs with standard errors in at most 300 CPU-s; the naive procedure takes many times that."""
+    generator = torch.Generator().manual_seed(0)
+    start = time.process_time()
+    for a in range(NAIVE_ROWS):
+        naive.divergence_row(model, a, PAPER, generator)
+    naive_cpu = (time.process_time() - start) * len(matrix.relations) / NAIVE_ROWS
+    pairs = ~np.eye(len(matrix.relations), dtype=bool)
+    cpu = matrix.meta["cpu_seconds"]
+    benchmark.extra_info |= {
+        "cpu_s": cpu,
+        "heads": matrix.meta["heads"],
+        "median_stderr": float(np.median(matrix.stderr[pairs])),
+        "median_kl": float(np.median(matrix.kl[pairs])),
+        "naive_cpu_s": naive_cpu,
+        "ratio": naive_cpu / cpu,
+    }
+    benchmark.pedantic(lambda: symmetric_kl(matrix), rounds=1)
+    assert cpu <= 300 * NOISE
+
+
+def test_similar_on_fb15k_size(model: FactDistribution, matrix: Divergence, benchmark: Any) -> None:
+    """The ten nearest of one relation in under 3 CPU-s, the answer of the matrix; every hundredth relation is asked."""
+    asked = model.relations[::100]
+    seconds, excluded, rows = [], [], []
+    for name in asked:
+        start = time.process_time()
+        found, effort = nearest(model, name, 10)
+        seconds.append(time.process_time() - start)
+        excluded.append(effort.excluded / effort.pairs)
+        rows.append(effort.rows / effort.all_rows)
+        for mine, theirs in zip(found, neighbours(matrix, name, 10), strict=True):
+            assert mine.similarity == pytest.approx(theirs.similarity, rel=1e-3)
+    benchmark.extra_info |= {
+        "relations": len(asked),
+        "median_cpu_s": float(np.median(seconds)),
+        "largest_cpu_s": float(np.max(seconds)),
+        "pairs_never_evaluated": float(np.mean(excluded)),
+        "rows_evaluated": float(np.mean(rows)),
+    }
+    benchmark.pedantic(lambda: nearest(model, asked[0], 10), rounds=1)
+    assert np.max(seconds) <= 3 * NOISE
+
+
+def test_the_command_similar_on_fb15k_size(folder: Path, benchmark: Any) -> None:
+    """The whole command, start of Python and reading the model included."""
+    line = [sys.executable, "-m", "relsim", "similar", str(folder), load_model(folder).relations[5]]
+
+    def run() -> None:
+        subprocess.run(line, check=True, capture_output=True)
+
+    before = time.process_time(), _children()
+    benchmark.pedantic(run, rounds=1)
+    cpu = _children() - before[1]
+    benchmark.extra_info |= {"cpu_s": cpu}
+    assert cpu <= 4 * NOISE
+
+
+def test_redundant_on_fb15k_size(model: FactDistribution, matrix: Divergence, benchmark: Any) -> None:
+    """All pairs with a similarity of at least one half: those of the matrix, without most of it."""
+    start = time.process_time()
+    found, effort = similar_pairs(model, THRESHOLD)
+    cpu = time.process_time() - start
+    expected = np.exp(-symmetric_kl(matrix)[np.triu_indices(len(matrix.relations), 1)]) >= THRESHOLD
+    assert abs(len(found) - int(expected.sum())) <= 1  # a pair may lie within rounding of the threshold
+    benchmark.extra_info |= {
+        "cpu_s": cpu,
+        "found": len(found),
+        "pairs_never_evaluated": effort.excluded / effort.pairs,
+        "rows_evaluated": effort.rows / effort.all_rows,
+    }
+    benchmark.pedantic(lambda: len(found), rounds=1)
+    assert cpu <= matrix.meta["cpu_seconds"]
+
+
+def _children() -> float:
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
