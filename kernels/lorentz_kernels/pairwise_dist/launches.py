@@ -19,8 +19,8 @@ def launches() -> list[Launch]:
     return [
         Launch("geodesic-n64", partial(_forward, 64, True), narrow=NARROW),
         Launch("squared-n64", partial(_forward, 64, False), narrow=NARROW),
-        Launch("backward-n64", partial(_backward, 64)),
-        Launch("backward-n128", partial(_backward, 128)),
+        Launch("backward-n64", partial(_backward, 64), narrow=NARROW),
+        Launch("backward-n128", partial(_backward, 128), narrow=NARROW),
     ]
 
 
