@@ -75,7 +75,11 @@ class _LogSumExp(torch.autograd.Function):
         if target is not None and grad_at is not None:
             gradients = _with_targets(gradients, score, target, grad_at)
         of_parts = zip(gradients, score, wanted, strict=True)
-        return *(each.to(part.dtype) if needed else None for each, part, needed in of_parts), None, None, None
+        return *(_like(each, part) if needed else None for each, part, needed in of_parts), None, None, None
+
+
+def _like(gradient: Tensor | None, part: Tensor | None) -> Tensor | None:
+    return None if gradient is None or part is None else gradient.to(part.dtype)
 
 
 def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) -> Score:
@@ -88,7 +92,7 @@ def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) 
         given = [leaf for leaf in leaves if leaf is not None]
         found = iter(torch.autograd.grad(value, given, grad))
     of_pair = Score(*(None if leaf is None else next(found) for leaf in leaves))  # type: ignore[arg-type]
-    summed = []
+    summed: list[Any] = []
     for name, total, more in zip(Score._fields, gradients, of_pair, strict=True):
         if total is None or more is None:
             summed.append(None)
@@ -96,7 +100,7 @@ def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) 
             summed.append(total.contiguous().index_put_((target,), more.to(total.dtype), accumulate=True))
         else:
             summed.append(total + more)
-    return Score(*summed)  # type: ignore[arg-type]
+    return Score(*summed)
 
 
 def _query_gradients(score: Score, mean: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
