@@ -5,11 +5,8 @@ Run with `make bench K=kernels`. The bars are those of the project; 15 % is left
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +18,10 @@ import lorentz.functional as LF
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 from lorentz_kernels.pairwise_dist import pairwise_dist
 from lorentz_kernels.rank import linear_rank
+from tests.benchmarks.memory import peak_megabytes
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 NOISE = 1.15
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def leaf(*shape: int) -> Tensor:
@@ -77,34 +74,22 @@ def test_lorentzian_log_partition_against_the_euclidean(side_by_side: Callable[.
 
 def test_memory_of_a_log_partition_against_cross_entropy(benchmark: Any) -> None:
     """The same step as above holds a fortieth of the memory, each in a process of its own."""
-    ours, peer = (peak_megabytes(name) for name in ("cross_entropy", "materialised"))
+    ours, peer = (step_megabytes(name) for name in ("cross_entropy", "materialised"))
     benchmark.extra_info |= {"ratio": peer / ours, "ours_mb": ours, "peer_mb": peer}
     benchmark.pedantic(lambda: None, rounds=1)
     assert peer / ours >= 40 / NOISE
 
 
-def peak_megabytes(loss: str) -> float:
-    """What a training step adds to the memory of a process at its peak, beyond inputs and their gradients."""
-    script = f"""
-import re, torch
-from pathlib import Path
+def step_megabytes(loss: str) -> float:
+    """What a training step takes beyond inputs and their gradients."""
+    prepare = f"""
 from tests.benchmarks.test_kernels import *
-torch.set_num_threads(1)
-status = lambda name: int(re.search(name + r":\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 target = torch.randint(100_000, (2048,))
 query, table = leaf(2048, 100), leaf(100_000, 100)
 query.grad, table.grad = torch.zeros_like(query).add_(1), torch.zeros_like(table).add_(1)
 training_step({loss}(target[:2] % 600), query[:2].detach().requires_grad_(), table[:600].detach().requires_grad_())()
-before = status("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")
-{loss}(target)(query, table).backward()
-print((status("VmHWM") - before) / 1024)
 """
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=path, capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
+    return peak_megabytes(prepare, f"{loss}(target)(query, table).backward()")
 
 
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "step"])

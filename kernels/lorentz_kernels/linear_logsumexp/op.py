@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,19 +71,18 @@ class _LogSumExp(torch.autograd.Function):
             bias = None if score.bias is None else rest[:, -1]
             if score.squared_radius is not None and squared_radius is not None:  # dx0/d(1/c) = 1 / (2 x0)
                 squared_radius = squared_radius + (rest[:, :1] / (2 * lift(score.table, score.squared_radius))).sum()
-        gradients: Sequence[Tensor | None] = (query, table, bias, scale, squared_radius)
+        gradients = Score(query, table, bias, scale, squared_radius)  # type: ignore[arg-type]
         if target is not None and grad_at is not None:
             gradients = _with_targets(gradients, score, target, grad_at)
-        return *map(_in_dtype_of, gradients, score, ctx.needs_input_grad), None, None, None
+        of_parts = zip(gradients, score, wanted, strict=True)
+        return *(_like(each, part) if needed else None for each, part, needed in of_parts), None, None, None
 
 
-def _in_dtype_of(grad: Tensor | None, part: Tensor | None, needed: bool) -> Tensor | None:
-    return None if grad is None or part is None or not needed else grad.to(part.dtype)
+def _like(gradient: Tensor | None, part: Tensor | None) -> Tensor | None:
+    return None if gradient is None or part is None else gradient.to(part.dtype)
 
 
-def _with_targets(
-    gradients: Sequence[Tensor | None], score: Score, target: Tensor, grad: Tensor
-) -> list[Tensor | None]:
+def _with_targets(gradients: Score, score: Score, target: Tensor, grad: Tensor) -> Score:
     """Add the gradients of the targets' scores, in place where a gradient is as large as the table."""
     bias = None if score.bias is None else score.bias[target]
     pairs = Score(score.query, score.table[target], bias, score.scale, score.squared_radius)
@@ -93,8 +91,8 @@ def _with_targets(
         value = of_pairs(Score(*leaves))  # type: ignore[arg-type]
         given = [leaf for leaf in leaves if leaf is not None]
         found = iter(torch.autograd.grad(value, given, grad))
-    of_pair = [None if leaf is None else next(found) for leaf in leaves]
-    summed: list[Tensor | None] = []
+    of_pair = Score(*(None if leaf is None else next(found) for leaf in leaves))  # type: ignore[arg-type]
+    summed: list[Any] = []
     for name, total, more in zip(Score._fields, gradients, of_pair, strict=True):
         if total is None or more is None:
             summed.append(None)
@@ -102,7 +100,7 @@ def _with_targets(
             summed.append(total.contiguous().index_put_((target,), more.to(total.dtype), accumulate=True))
         else:
             summed.append(total + more)
-    return summed
+    return Score(*summed)
 
 
 def _query_gradients(score: Score, mean: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
