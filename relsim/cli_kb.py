@@ -103,7 +103,7 @@ def ingest(source: Path, kb: Path, as_json: bool, **options: Any) -> None:
 @click.option("--format", help="What SOURCE is, where its name does not tell.")
 @AS_JSON
 def plan(source: Path, columns: str, format: str | None, as_json: bool) -> None:
-    """Say what SOURCE is and holds, and what each step on it will take.
+    """Say what SOURCE is, and what each step on it takes.
 
     It reads a sample: counts and times beyond that are extrapolated, from constants measured on one core.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relsim.errors import RelsimError
-from relsim.locking import scratch_folder
+from relsim.scratch import scratch_folder
 
 KINDS = {  # what a folder is that holds this file
     "manifest.json": "a KB",

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,12 +23,12 @@ import pyoxigraph
 import pytest
 
 import relsim
-from relsim import locking
+from relsim import scratch
 from relsim.cli import main
 from relsim.errors import RelsimError
 from relsim.ingest import Dump, ingest, ingest_into
 from relsim.kb import KB
-from relsim.locking import scratch_folder
+from relsim.scratch import scratch_folder
 from relsim.storage import atomic_folder, check_source
 
 Fact = tuple[str, str, str]
@@ -90,21 +91,38 @@ def wait_for(process: subprocess.Popen[bytes], path: Path) -> None:
         time.sleep(0.002)
 
 
+def stopped(
+    sig: signal.Signals, delay: float, dump: Path, kb: Path, there: bool
+) -> tuple[dict[str, bytes], int, bytes, bytes]:
+    """Send a signal to an ingestion after `delay` seconds, sooner where it is over by then.
+
+    Returns what stood beside it before, and its exit code, output and errors.
+    """
+    while True:
+        shutil.rmtree(kb, ignore_errors=True)
+        if there:
+            KB.from_names([("a", "r", "b")]).save(kb)
+        before = tree(kb.parent)
+        process = start("ingest", dump, kb)
+        scratch = kb.with_name(f".{kb.name}.partial")
+        wait_for(process, scratch)
+        time.sleep(delay)
+        process.send_signal(sig)
+        out, err = process.communicate(timeout=60)
+        over = process.returncode == 0 or (sig == signal.SIGKILL and not scratch.exists())
+        if not over:
+            return before, process.returncode, out, err
+        delay /= 2
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("there", [False, True], ids=["nothing there", "written over"])
 def test_kill_9_and_the_same_command_again_give_the_same_bytes(
     dump: Path, whole: dict[str, bytes], tmp_path: Path, delay: float, there: bool
 ) -> None:
     kb = tmp_path / "kb"
-    if there:
-        KB.from_names([("a", "r", "b")]).save(kb)
-    before = tree(tmp_path)
-    process = start("ingest", dump, kb)
-    wait_for(process, tmp_path / ".kb.partial")
-    time.sleep(delay)
-    process.kill()
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    before, code, _, _ = stopped(signal.SIGKILL, delay, dump, kb, there)
+    assert code == -signal.SIGKILL
     assert {name: data for name, data in tree(tmp_path).items() if not name.startswith(".")} == before
     again = start("ingest", dump, kb)
     assert again.communicate(timeout=120)[1] == b""
@@ -113,16 +131,10 @@ def test_kill_9_and_the_same_command_again_give_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["kb"]
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.03, 0.1, 0.3, 0.6])
-def test_ctrl_c_at_any_moment_leaves_all_as_it_was(dump: Path, tmp_path: Path, moment: float) -> None:
-    KB.from_names([("a", "r", "b")]).save(tmp_path / "kb")
-    before = tree(tmp_path)
-    process = start("ingest", dump, tmp_path / "kb")
-    wait_for(process, tmp_path / ".kb.partial")
-    time.sleep(moment)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err.strip()) == (130, b"", b"relsim: interrupted")
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1, 0.3, 0.6])
+def test_ctrl_c_at_any_moment_leaves_all_as_it_was(dump: Path, tmp_path: Path, delay: float) -> None:
+    before, *told = stopped(signal.SIGINT, delay, dump, tmp_path / "kb", there=True)
+    assert (told[0], told[1], told[2].strip()) == (130, b"", b"relsim: interrupted")
     assert tree(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["kb"]
 
@@ -151,23 +163,23 @@ def test_a_kill_between_two_renames_is_mended_by_the_next_writer(
     assert named(KB.load(tmp_path / "kb")) == {("old", "r", "b"): 1}
     assert [path.name for path in tmp_path.iterdir()] == ["kb"]
     (tmp_path / ".kb.old").mkdir()  # as a kill after both renames leaves it
-    monkeypatch.setattr(locking, "_exchange", lambda *_: False)
+    monkeypatch.setattr(scratch, "_exchange", lambda *_: False)
     KB.from_names([("new", "r", "b")]).save(tmp_path / "kb")
     assert named(KB.load(tmp_path / "kb")) == {("new", "r", "b"): 1}
     assert [path.name for path in tmp_path.iterdir()] == ["kb"]
 
 
 def test_there_is_no_moment_without_the_old_folder_or_the_new(tmp_path: Path) -> None:
-    if not locking._exchange(*(_made(tmp_path / name) for name in ("a", "b"))):
+    if not scratch._exchange(*(_made(tmp_path / name) for name in ("a", "b"))):
         pytest.skip("this system cannot exchange two folders in one step; the test above covers what it does instead")
     KB.from_names([("old", "r", "b")]).save(tmp_path / "kb")
     script = (
-        "import os, signal, sys; from pathlib import Path; from relsim import locking; from relsim.kb import KB\n"
-        "exchange = locking._exchange\n"
+        "import os, signal, sys; from pathlib import Path; from relsim import scratch; from relsim.kb import KB\n"
+        "exchange = scratch._exchange\n"
         "def then_die(*folders):\n"
         "    exchange(*folders)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "locking._exchange = then_die\n"
+        "scratch._exchange = then_die\n"
         "KB.from_names([('new', 'r', 'b')]).save(sys.argv[1])\n"
     )
     done = subprocess.run(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from relsim import locking, storage
+from relsim import scratch, storage
 from relsim.errors import RelsimError
 from relsim.storage import atomic_file, atomic_folder, read_json, sha256, write_json
 
@@ -110,7 +110,7 @@ def test_a_symbolic_link_leads_to_the_folder_that_is_replaced(tmp_path: Path) ->
 
 def test_a_swap_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "kb", "old")
-    monkeypatch.setattr(locking, "_exchange", lambda *_: False)  # as on a system that knows no exchange
+    monkeypatch.setattr(scratch, "_exchange", lambda *_: False)  # as on a system that knows no exchange
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
