@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from relsim.errors import RelsimError
 
@@ -34,19 +37,23 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         yield target
         return
     scratch = target.with_name(f".{target.name}.partial")
-    lock = _acquire(scratch, target)
-    _held.add(scratch)
+    lock: _Lock | None = None
     try:
+        with _interrupts_later():  # one between making the folder and holding it would leave it there
+            lock = _acquire(scratch, target)
+        _held.add(scratch)
         restore(target)
         _clear(scratch)
         yield scratch
         _swap(scratch, target)
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         raise
     finally:
-        _held.discard(scratch)
-        lock.release()
+        if lock is not None:
+            _held.discard(scratch)
+            lock.release()
 
 
 def restore(target: Path) -> None:
@@ -57,6 +64,22 @@ def restore(target: Path) -> None:
             shutil.rmtree(retired)
         else:
             retired.rename(target)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Put off Ctrl-C to the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught and callable(handler):
+            handler(*caught[0])
 
 
 def _acquire(scratch: Path, target: Path) -> _Lock:

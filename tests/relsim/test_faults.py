@@ -139,6 +139,25 @@ def test_ctrl_c_at_any_moment_leaves_all_as_it_was(dump: Path, tmp_path: Path, d
     assert [path.name for path in tmp_path.iterdir()] == ["kb"]
 
 
+def test_ctrl_c_while_a_scratch_folder_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = scratch._acquire
+
+    def interrupted(*folders: Path) -> Any:
+        lock = acquire(*folders)
+        signal.raise_signal(signal.SIGINT)
+        return lock
+
+    monkeypatch.setattr(scratch, "_acquire", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), scratch_folder(tmp_path / "kb"):
+            pass
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_second_process_on_the_same_folder_is_refused(dump: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     first = start("ingest", dump, tmp_path / "kb")
     wait_for(first, tmp_path / ".kb.partial")
