@@ -9,6 +9,7 @@ from torch import Tensor
 from triton import cdiv, next_power_of_2
 from triton.runtime import driver
 
+from lorentz_kernels.attention.given import parse
 from lorentz_kernels.attention.triton.backward_keys import attention_backward_keys
 from lorentz_kernels.attention.triton.backward_queries import attention_backward_queries
 from lorentz_kernels.attention.triton.forward import attention_forward
@@ -20,20 +21,9 @@ from lorentz_kernels.dispatch import interpreting
 ROWS = 32  # of the kernels that pass over rows
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return points (B, H, L, m), what rounding took from them or the gaps of the means, lse and factor (B, H, L)."""
+    (q, k, v, mask, scale, c), _, (slope, curvature, causal, diagonal, centred) = parse(arguments)
     q, k, v = map(_rows, (q, k, v))
     batch, heads, queries, width = q.shape
     shape = (*q.shape[:3], v.shape[-1])
@@ -56,25 +46,10 @@ def forward(
     return point, rest, lse, factor
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    point: Tensor,
-    rest: Tensor,
-    lse: Tensor,
-    factor: Tensor,
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> tuple[Tensor, ...]:
+def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradients of q, k, v; of scale, (B, H, L); of c, as parts (B, H, L) and (B, H_kv, S) to be added."""
+    given, (point, rest, lse, factor), (slope, curvature, causal, diagonal, centred) = parse(arguments)
+    q, k, v, mask, scale, c = given
     grad, q, k, v = map(_rows, (grad, q, k, v))
     batch, heads, queries, width = q.shape
     kv_heads, keys, value_width = k.shape[1], k.shape[2], v.shape[-1]
