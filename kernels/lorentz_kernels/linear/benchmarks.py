@@ -14,6 +14,7 @@ from lorentz_kernels.linear import linear, naive, rows
 from lorentz_kernels.measure import Benchmark, Check, Work
 
 BF16 = torch.bfloat16
+PLAIN = "", False, None, 1.0  # no activation, no time
 
 
 def benchmarks() -> list[Benchmark]:
@@ -53,14 +54,14 @@ def _compare(
 def _epilogue(count: int, width: int, device: torch.device) -> Work:
     product = torch.randn(count, width, device=device, dtype=BF16)
     x0, time_weight, bias = (torch.rand(size, device=device) for size in ((count, 1), (width,), (width,)))
-    calls = {"ours": lambda: rows._epilogue(product, x0, time_weight, bias)}
+    calls = {"ours": lambda: rows._epilogue(product, x0, time_weight, bias, *PLAIN)}
     return Work(calls, bytes=2 * product.numel() * 2, share=0.85 if count > 4096 else 0.0)
 
 
 def _backward(count: int, width: int, device: torch.device) -> Work:
     grad = torch.randn(count, width, device=device, dtype=BF16)
     x0, time_weight = torch.rand(count, 1, device=device), torch.rand(width, device=device)
-    calls = {"ours": lambda: rows._backward(grad, x0, time_weight)}
+    calls = {"ours": lambda: rows._backward(grad, x0, time_weight, None, None, None, "")}
     return Work(calls, bytes=grad.numel() * 2, share=0.8 if count > 4096 else 0.0)
 
 
@@ -91,8 +92,8 @@ def _forward(count: int, width: int, device: torch.device) -> Work:
     x, weight, time_weight, bias = (part.detach() for part in _parts(count, width, device))
     x0 = naive.time(x)
     calls = {
-        "ours": lambda: rows._product(x, weight, x0, time_weight, bias),
-        "vendor's product, then rows": lambda: rows._epilogue(F.linear(x, weight), x0, time_weight, bias),
+        "ours": lambda: rows._product(x, weight, x0, time_weight, bias, *PLAIN),
+        "vendor's product, then rows": lambda: rows._epilogue(F.linear(x, weight), x0, time_weight, bias, *PLAIN),
         "nn.Linear": lambda: F.linear(x, weight, bias),
     }
     return Work(calls, flops=2 * count * width**2, bytes=2 * (2 * x.numel() + weight.numel()))
