@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
 from lorentz_kernels.linear import linear, linear_with_time, naive, rows
@@ -65,8 +66,9 @@ def test_gradients_are_made_for_those_only_that_want_them() -> None:
         torch.testing.assert_close(grad, expected)
 
 
-def test_gradcheck_and_second_derivatives() -> None:
-    arguments = problem(((2, 2), 3, 4))
+@pytest.mark.parametrize("c", [0.25, 1.0, 4.0])
+def test_gradcheck_and_second_derivatives(c: float) -> None:
+    arguments = [*problem(((2, 2), 3, 4))[:4], curvature(c)]
     assert torch.autograd.gradcheck(linear, arguments)
     assert torch.autograd.gradgradcheck(linear, arguments)
 
@@ -157,6 +159,16 @@ def test_it_compiles_whole_forward_and_backward(dynamic: bool) -> None:
         torch.testing.assert_close(got, torch.autograd.grad(plain_scalar(*arguments), wanting(arguments)))
 
 
+def test_it_compiles_once_for_every_number_of_rows() -> None:
+    torch.compiler.reset()
+    compiles = CompileCounter()
+    compiled = torch.compile(linear, fullgraph=True, dynamic=True, backend=compiles)
+    for batch in (5, 8, 13):
+        arguments = problem(((batch,), 3, 4))
+        torch.testing.assert_close(compiled(*arguments), naive.linear(*arguments))
+    assert compiles.frame_count == 1
+
+
 def test_transforms_of_torch_func() -> None:
     arguments = [part.detach() for part in wanting(problem(((5,), 3, 4)))]
     tangents = tuple(torch.randn_like(part) for part in arguments)
@@ -237,9 +249,16 @@ def samples(dtype: torch.dtype = torch.float32) -> dict[str, tuple[Any, ...]]:
     }
 
 
+@pytest.mark.parametrize("permuted", [True, False], ids=["permuted", "plain"])
 @pytest.mark.parametrize("name", samples())
-def test_the_operators_keep_their_contract_with_torch(name: str) -> None:
-    torch.library.opcheck(getattr(torch.ops.lorentz_kernels, name.split(",")[0]).default, samples()[name])
+def test_the_operators_keep_their_contract_with_torch(name: str, permuted: bool) -> None:
+    arguments = samples()[name]
+    if permuted:  # dense, in an order that `empty_like` would keep
+        matrices = [isinstance(part, Tensor) and part.dim() == 2 for part in arguments]
+        arguments = tuple(
+            part.mT.contiguous().mT if matrix else part for part, matrix in zip(arguments, matrices, strict=True)
+        )
+    torch.library.opcheck(getattr(torch.ops.lorentz_kernels, name.split(",")[0]).default, arguments)
 
 
 ENDS: list[dict[str, Any]] = [{"activation": name} for name in (None, "relu", "gelu", "silu", "tanh")]

@@ -98,7 +98,7 @@ _OPTIONS = "str activation, bool timed, Tensor? c, float number"
 def _finish(
     total: Tensor, like: Tensor, bias: Tensor | None, activation: str, timed: bool, c: Tensor | None, number: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    before = (total if bias is None else total + bias).to(like.dtype)
+    before = (total if bias is None else total + bias).to(like.dtype).contiguous()
     y = apply(activation, before)
     kept = like.new_empty(0, len(like)) if activation in FROM_OUTPUT else before
     return y, kept, _composed_time(y, c, number) if timed else total.new_empty(0, 1)
@@ -147,7 +147,7 @@ def _composed_backward(
     grad: Tensor, x0: Tensor, time_weight: Tensor, kept: Tensor | None, y0: Tensor | None, to_y0: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    before = gradient(grad, Epilogue(activation, kept, y0, to_y0))
+    before = gradient(grad, Epilogue(activation, kept, y0, to_y0)).contiguous()
     wide = before.float()
     ratio = (wide @ time_weight.float()).unsqueeze(-1) / x0
     sums = torch.stack([(wide * x0).sum(0), wide.sum(0)])
@@ -168,7 +168,7 @@ _backward = operator(
 
 
 def _composed_add_time(product: Tensor, x: Tensor, ratio: Tensor) -> Tensor:
-    return (product.float() + ratio * x.float()).to(x.dtype)
+    return (product.float() + ratio * x.float()).to(x.dtype).contiguous()
 
 
 _add_time = operator(

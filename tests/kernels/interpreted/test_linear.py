@@ -98,6 +98,17 @@ def test_times_are_those_of_the_rounded_points(radius: float) -> None:
     assert_close("x0", naive.time(x.double(), 2.0), x0, 2e-7)
 
 
+@dtypes
+@pytest.mark.parametrize("radius", [0.0, 1e-3, 1.0, 10.0, 100.0])
+def test_a_result_and_its_time_are_a_point_of_the_sheet(radius: float, dtype: torch.dtype) -> None:
+    x, weight, time_weight, bias, c, _ = problem((17, 33, 65), dtype)
+    x = (radius * x.float() / x.float().norm(dim=1, keepdim=True)).to(dtype)
+    with poisoned():
+        y, y0 = linear_with_time(x, weight, time_weight, bias, c, backend="triton")
+    gap = y.double().square().sum(1) - y0.double().squeeze(1).square() + 1 / c.double()
+    assert (gap.abs() <= 1e-6 * y0.double().squeeze(1).square()).all()
+
+
 def test_many_rows_share_the_programs_of_the_backward() -> None:
     """More blocks of rows than programs, the last of them cut short."""
     _, _, time_weight, _, _, upstream = problem((45, 3, 10))
