@@ -50,10 +50,11 @@ def by_autograd(function: Callable[..., Tensor], *operands: Any) -> list[Tensor]
 def test_gradients_of_rows_with_times(sign: int) -> None:
     x, slope = normal(2, 3, 5, 4), normal(1, 3, 5, 1, seed=1).exp()
     out, *expected = by_autograd(columns.with_time, x, sign, C, slope)
-    torch.testing.assert_close(closed.with_time(x, sign, C, slope), out)
+    x0 = closed.time(x, C)
+    torch.testing.assert_close(closed.time_rows(x, x0, sign, slope), out)
     grad = normal(*out.shape, seed=9)
-    to_x, to_c = closed.time_gradient(grad, x, sign, C, slope)
-    to_slope = closed.slope_gradient(grad, x, sign, C).sum_to_size(slope.shape)
+    to_x, to_c = closed.time_gradient(grad, x, x0, sign, C, slope)
+    to_slope = closed.slope_gradient(grad, x, x0, sign).sum_to_size(slope.shape)
     torch.testing.assert_close([to_x, to_c.sum().view(1), to_slope], expected)
 
 
@@ -63,11 +64,12 @@ def attended(module: Any, x: Tensor, c: Tensor, weights: Tensor, reference: Tens
 
 def written_down(x: Tensor, c: Tensor, weights: Tensor, reference: Tensor) -> list[Tensor]:
     """`attended` and its gradients, from the closed forms of both ends; the plane that they share moves nothing."""
-    rows = closed.with_height(x, reference, c)
+    heights = closed.heights(x, reference, c)
+    rows = closed.height_rows(x, reference, heights)
     mean = weights @ rows
-    grad, c_of_mean = closed.mean_gradient(normal(*mean.shape[:-1], x.shape[-1], seed=9), mean, reference, c)
-    to_x, c_of_rows = closed.height_gradient(weights.mT @ grad, x, reference, c)
-    out = closed.mean_to_point(mean, reference, c)
+    out, factors = closed.mean_to_point(mean, reference, c)
+    grad, c_of_mean = closed.mean_gradient(normal(*mean.shape[:-1], x.shape[-1], seed=9), mean, reference, factors, c)
+    to_x, c_of_rows = closed.height_gradient(weights.mT @ grad, x, reference, heights, c)
     return [out, to_x, (c_of_mean.sum() + c_of_rows.sum()).view(1), grad @ rows.mT]
 
 

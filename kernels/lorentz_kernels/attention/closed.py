@@ -13,68 +13,85 @@ from torch import Tensor
 from lorentz_kernels.precision import Curvature, curvature
 
 
-def with_time(x: Tensor, sign: int, c: Curvature, slope: float | Tensor = 1.0) -> Tensor:
-    """Return `columns.with_time`."""
+def time_rows(x: Tensor, x0: Tensor, sign: int, slope: float | Tensor = 1.0) -> Tensor:
+    """Return `columns.with_time`, given the times."""
     rows = _rows(x)
     torch.mul(x, slope, out=rows[..., :-1])
-    torch.mul(_time(x, c), sign * slope, out=rows[..., -1:])
+    torch.mul(x0, sign * slope, out=rows[..., -1:])
     return rows
 
 
 def time_gradient(
-    grad: Tensor, x: Tensor, sign: int, c: Curvature, slope: float | Tensor = 1.0
+    grad: Tensor, x: Tensor, x0: Tensor, sign: int, c: Curvature, slope: float | Tensor = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradient of `with_time` in x, and for each row that in c, (..., 1)."""
-    x0, of_time = _time(x, c), sign * slope * grad[..., -1:]
-    to_x = torch.mul(grad[..., :-1], slope).addcmul_(x, of_time / x0)
-    return to_x, _through_time(of_time, x0, c)
+    """Return the gradient of `time_rows` in x, through the times as well, and for each row that in c, (..., 1)."""
+    of_time = sign * grad[..., -1:]
+    to_x = torch.addcmul(grad[..., :-1], x, of_time / x0)
+    return to_x if isinstance(slope, float) and slope == 1 else to_x.mul_(slope), _through_time(slope * of_time, x0, c)
 
 
-def slope_gradient(grad: Tensor, x: Tensor, sign: int, c: Curvature) -> Tensor:
-    """Return for each row the gradient of `with_time` in the slope, (..., 1)."""
-    return _dot(grad[..., :-1], x) + sign * grad[..., -1:] * _time(x, c)
+def slope_gradient(grad: Tensor, x: Tensor, x0: Tensor, sign: int) -> Tensor:
+    """Return for each row the gradient of `time_rows` in the slope, (..., 1)."""
+    return _dot(grad[..., :-1], x) + sign * grad[..., -1:] * x0
 
 
-def with_height(x: Tensor, reference: Tensor, c: Curvature) -> Tensor:
-    """Return `columns.with_height`."""
+class Heights(NamedTuple):
+    """What is kept of points seen from R, each (..., 1)."""
+
+    rise: Tensor
+    time: Tensor
+    height: Tensor
+
+
+def heights(x: Tensor, reference: Tensor, c: Curvature) -> Heights:
+    """Return what `columns.with_height` has of each row beside the gap."""
+    seen = see(x - reference, reference, c)
+    return Heights(seen.rise, seen.time, seen.height)
+
+
+def height_rows(x: Tensor, reference: Tensor, at: Heights) -> Tensor:
+    """Return `columns.with_height`, given the heights."""
     rows = _rows(x)
-    rows[..., -1:] = see(torch.sub(x, reference, out=rows[..., :-1]), reference, c).height
+    torch.sub(x, reference, out=rows[..., :-1])
+    rows[..., -1:] = at.height
     return rows
 
 
-def height_gradient(grad: Tensor, x: Tensor, reference: Tensor, c: Curvature) -> tuple[Tensor, Tensor]:
-    """Return the gradient of `with_height` in x, and for each row that in c; that in R cancels that of the mean."""
-    seen = see(x - reference, reference, c)
+def height_gradient(grad: Tensor, x: Tensor, reference: Tensor, at: Heights, c: Curvature) -> tuple[Tensor, Tensor]:
+    """Return the gradient of `height_rows` in x, and for each row that in c; that in R cancels that of the mean."""
+    turn = (x - reference).addcmul_(at.rise, reference / time(reference, c), value=-1)
     slope = grad[..., -1:]
-    to_x = torch.addcmul(grad[..., :-1], seen.turn, slope / seen.time)  # dh/dx = x / x0 - u = turn / x0
-    return to_x, _through_time(slope, seen.time, c)
+    to_x = torch.addcmul(grad[..., :-1], turn, slope / at.time)  # dh/dx = x / x0 - u = turn / x0
+    return to_x, _through_time(slope, at.time, c)
 
 
-def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature) -> Tensor:
+class Factors(NamedTuple):
+    """What is kept of means: their rise and time, and what puts them on the sheet, each (..., 1)."""
+
+    rise: Tensor
+    time: Tensor
+    factor: Tensor
+
+
+def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature) -> tuple[Tensor, Factors]:
     """Return `columns.mean_to_point`."""
-    seen, _, factor = _scaled(mean, reference, c)
-    return seen.point.mul_(factor)
-
-
-def mean_gradient(grad: Tensor, mean: Tensor, reference: Tensor, c: Curvature) -> tuple[Tensor, Tensor]:
-    """Return the gradient of `mean_to_point` in the mean, and for each row that in c; that in R is left out."""
-    # The point is homogeneous in (m0, m) of degree 0: dy = dm f - y f^2 c (m0 dm0 - m . dm), m0 = h + R0 + u . d.
-    seen, excess, factor = _scaled(mean, reference, c)
-    k, to_mean = curvature(c, factor), _rows_before_heads(mean)
-    along = _dot(grad, seen.point).mul_(factor)
-    slope = k * factor.square() * along
-    space = torch.mul(grad, factor, out=to_mean[..., :-1])
-    space.addcmul_(mean[..., :-1], slope)
-    space.addcmul_(reference, slope * (seen.rise + excess) / _time(reference, c), value=-1)
-    torch.mul(slope, seen.time + excess, out=to_mean[..., -1:]).neg_()
-    return to_mean, along / (-2 * k)
-
-
-def _scaled(mean: Tensor, reference: Tensor, c: Curvature) -> tuple[Seen, Tensor, Tensor]:
-    """Return the mean as seen from R, its height over the sheet, and the factor that puts it there."""
     seen = see(mean[..., :-1], reference, c)
     excess = (mean[..., -1:] - seen.height).clamp_min_(0)  # the sheet is convex; rounding is not
-    return seen, excess, (1 + curvature(c, excess) * excess * (2 * seen.time + excess)).rsqrt_()
+    factor = (1 + curvature(c, excess) * excess * (2 * seen.time + excess)).rsqrt_()
+    return seen.point.mul_(factor), Factors(seen.rise.add_(excess), seen.time.add_(excess), factor)
+
+
+def mean_gradient(grad: Tensor, mean: Tensor, reference: Tensor, at: Factors, c: Curvature) -> tuple[Tensor, Tensor]:
+    """Return the gradient of `mean_to_point` in the mean, and for each row that in c; that in R is left out."""
+    # The point is homogeneous in (m0, m) of degree 0: dy = dm f - y f^2 c (m0 dm0 - m . dm), m0 = h + R0 + u . d.
+    k, to_mean = curvature(c, at.factor), _rows_before_heads(mean)
+    along = _dot(grad, mean[..., :-1] + reference).mul_(at.factor)
+    slope = k * at.factor.square() * along
+    space = torch.mul(grad, at.factor, out=to_mean[..., :-1])
+    space.addcmul_(mean[..., :-1], slope)
+    space.addcmul_(reference, slope * at.rise / time(reference, c), value=-1)
+    torch.mul(slope, at.time, out=to_mean[..., -1:]).neg_()
+    return to_mean, along / (-2 * k)
 
 
 class Seen(NamedTuple):
@@ -90,7 +107,7 @@ class Seen(NamedTuple):
 def see(gap: Tensor, reference: Tensor, c: Curvature) -> Seen:
     """Return R + d as seen from R."""
     x = gap + reference  # rounded alike for a value and for the mean that selects it, whose heights then agree
-    x0, r0 = _time(x, c), _time(reference, c)
+    x0, r0 = time(x, c), time(reference, c)
     rise = (_square(gap) + 2 * _dot(gap, reference)) / (x0 + r0)
     turn = torch.addcmul(gap, rise, reference / r0, value=-1)
     radial = (rise / r0).square() / curvature(c, r0)
@@ -106,7 +123,8 @@ def _rows_before_heads(x: Tensor) -> Tensor:
     return x.new_empty(x.transpose(1, 2).shape).transpose(1, 2)
 
 
-def _time(x: Tensor, c: Curvature) -> Tensor:
+def time(x: Tensor, c: Curvature) -> Tensor:
+    """Return x0 = sqrt(1/c + |x|^2), (..., 1)."""
     return (1 / curvature(c, x) + _square(x)).sqrt_()
 
 

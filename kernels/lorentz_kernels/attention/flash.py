@@ -1,12 +1,13 @@
 """Attention on a CPU: torch's own, whose inner loop is a flash attention, over a few heads at a time.
 
-Times and heights of a block of heads, and their gradients, stay in the cache and are forgotten. Kept for the backward
-are the means, and the sums of the weights.
+The rows that it multiplies, coordinates and times or heights, stay in the cache and are forgotten, and so are their
+gradients. Kept for the backward are the means, and a few numbers for each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -33,13 +34,17 @@ def attention(*arguments: Any) -> tuple[Tensor, ...]:
     given, _, options = parse(arguments)
     point, saved = torch.empty_like(given.q), list[Tensor]()
     for block in _blocks(given, options):
-        columns = _columns(block)
-        mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *columns, is_causal=block.causal, attn_mask=block.bias, scale=1.0
+        columns = Columns(
+            closed.time(block.q, block.c),
+            closed.time(block.k, block.c),
+            *closed.heights(block.v, block.values, block.c),
         )
-        found = closed.mean_to_point(mean, block.reference, block.c)
+        mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            *_rows(block, columns), is_causal=block.causal, attn_mask=block.bias, scale=1.0
+        )
+        found, factors = closed.mean_to_point(mean, block.reference, block.c)
         block.of(point).copy_(found if block.alive is None else torch.where(block.alive, found, 0.0))
-        saved += [mean, lse]
+        saved += [mean, lse, *columns, *factors]
     return point, *saved
 
 
@@ -49,26 +54,28 @@ def attention_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     q, k, v = given[:3]
     dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     to_scale, to_c, to_c_of_keys = (x.new_empty(*x.shape[:3], 1, dtype=torch.float32) for x in (q, q, k))
-    _, means, lses = saved[0], saved[1::2], saved[2::2]
-    for block, mean, lse in zip(_blocks(given, options), means, lses, strict=True):
+    kept = iter(saved[1:])
+    for block in _blocks(given, options):
+        mean, lse, *rest = islice(kept, 2 + len(Columns._fields) + len(closed.Factors._fields))
+        columns, factors = Columns(*rest[:5]), closed.Factors(*rest[5:])
         upstream = widen(block.of(grad))
         if block.alive is not None:
             upstream = torch.where(block.alive, upstream, 0.0)
-        to_mean, c_of_mean = closed.mean_gradient(upstream, mean, block.reference, block.c)
+        to_mean, c_of_mean = closed.mean_gradient(upstream, mean, block.reference, factors, block.c)
         found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            to_mean, *_columns(block), mean, lse, 0.0, block.causal, attn_mask=block.bias, scale=1.0
+            to_mean, *_rows(block, columns), mean, lse, 0.0, block.causal, attn_mask=block.bias, scale=1.0
         )
         of_q, of_k, of_v = found[0], *(_gather(x, block.groups) for x in found[1:])
-        to_q, c_of_q = closed.time_gradient(of_q, block.q, -1, block.c, block.slope)
-        to_k, c_of_k = closed.time_gradient(of_k, block.k, 1, block.c)
-        to_v, c_of_v = closed.height_gradient(of_v, block.v, block.values, block.c)
+        to_q, c_of_q = closed.time_gradient(of_q, block.q, columns.q0, -1, block.c, block.slope)
+        to_k, c_of_k = closed.time_gradient(of_k, block.k, columns.k0, 1, block.c)
+        to_v, c_of_v = closed.height_gradient(of_v, block.v, block.values, columns.heights, block.c)
         block.of(dq).copy_(to_q)
         block.of_keys(dk).copy_(to_k)
         block.of_keys(dv).copy_(to_v)
         block.of(to_c).copy_(c_of_mean + c_of_q)
         block.of_keys(to_c_of_keys).copy_(c_of_k + c_of_v)
         if given.scale is not None:
-            block.of(to_scale).copy_(options.slope * closed.slope_gradient(of_q, block.q, -1, block.c))
+            block.of(to_scale).copy_(options.slope * closed.slope_gradient(of_q, block.q, columns.q0, -1))
     return dq, dk, dv, *(x.squeeze(-1) for x in (to_scale, to_c, to_c_of_keys))
 
 
@@ -122,10 +129,25 @@ def _blocks(given: Given, options: Options) -> Iterator[Block]:
         )  # fmt: skip
 
 
-def _columns(block: Block) -> tuple[Tensor, Tensor, Tensor]:
+class Columns(NamedTuple):
+    """What is kept of queries, keys and values, each (b, h, length, 1)."""
+
+    q0: Tensor
+    k0: Tensor
+    rise: Tensor
+    time: Tensor
+    height: Tensor
+
+    @property
+    def heights(self) -> closed.Heights:
+        """Those of the values."""
+        return closed.Heights(self.rise, self.time, self.height)
+
+
+def _rows(block: Block, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows whose product is the score, and the rows whose mean is wanted."""
-    q = closed.with_time(block.q, -1, block.c, block.slope)
-    k, v = closed.with_time(block.k, 1, block.c), closed.with_height(block.v, block.values, block.c)
+    q = closed.time_rows(block.q, columns.q0, -1, block.slope)
+    k, v = closed.time_rows(block.k, columns.k0, 1), closed.height_rows(block.v, block.values, columns.heights)
     return q, _spread(k, block.groups), _spread(v, block.groups)
 
 
