@@ -30,6 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorentz_kernels.dispatch import interpreting
+
 Config = dict[str, Any]
 Facts = Mapping[str, str | int]
 
@@ -80,6 +82,15 @@ def shipped(op: str) -> dict[str, list[dict[str, Any]]]:
 def first(rules: list[dict[str, Any]], facts: Facts) -> Config | None:
     """Return the configuration of the first rule that fits the facts, none where none does."""
     return next((rule["config"] for rule in rules if _fits(rule, facts)), None)
+
+
+def generation() -> int:
+    """Return the compute capability that kernels are compiled for, 90 for 9.0; tensor cores changed there."""
+    if interpreting():
+        return 90
+    from triton.runtime import driver
+
+    return int(driver.active.get_current_target().arch)
 
 
 def for_dtype(rules: list[dict[str, Any]], dtype: object) -> Iterator[Config]:

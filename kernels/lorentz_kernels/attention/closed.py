@@ -22,11 +22,11 @@ def time_rows(x: Tensor, x0: Tensor, sign: int, slope: float | Tensor = 1.0) -> 
 
 
 def time_gradient(
-    grad: Tensor, x: Tensor, x0: Tensor, sign: int, c: Curvature, slope: float | Tensor = 1.0
+    grad: Tensor, x: Tensor, x0: Tensor, sign: int, c: Curvature, slope: float | Tensor = 1.0, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of `time_rows` in x, through the times as well, and for each row that in c, (..., 1)."""
     of_time = sign * grad[..., -1:]
-    to_x = torch.addcmul(grad[..., :-1], x, of_time / x0)
+    to_x = torch.addcmul(grad[..., :-1], x, of_time / x0, out=out)
     return to_x if isinstance(slope, float) and slope == 1 else to_x.mul_(slope), _through_time(slope * of_time, x0, c)
 
 
@@ -57,11 +57,13 @@ def height_rows(x: Tensor, reference: Tensor, at: Heights) -> Tensor:
     return rows
 
 
-def height_gradient(grad: Tensor, x: Tensor, reference: Tensor, at: Heights, c: Curvature) -> tuple[Tensor, Tensor]:
+def height_gradient(
+    grad: Tensor, x: Tensor, reference: Tensor, at: Heights, c: Curvature, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the gradient of `height_rows` in x, and for each row that in c; that in R cancels that of the mean."""
     turn = (x - reference).addcmul_(at.rise, reference / time(reference, c), value=-1)
     slope = grad[..., -1:]
-    to_x = torch.addcmul(grad[..., :-1], turn, slope / at.time)  # dh/dx = x / x0 - u = turn / x0
+    to_x = torch.addcmul(grad[..., :-1], turn, slope / at.time, out=out)  # dh/dx = x / x0 - u = turn / x0
     return to_x, _through_time(slope, at.time, c)
 
 
@@ -73,12 +75,12 @@ class Factors(NamedTuple):
     factor: Tensor
 
 
-def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature) -> tuple[Tensor, Factors]:
+def mean_to_point(mean: Tensor, reference: Tensor, c: Curvature, out: Tensor | None = None) -> tuple[Tensor, Factors]:
     """Return `columns.mean_to_point`."""
     seen = see(mean[..., :-1], reference, c)
     excess = (mean[..., -1:] - seen.height).clamp_min_(0)  # the sheet is convex; rounding is not
     factor = (1 + curvature(c, excess) * excess * (2 * seen.time + excess)).rsqrt_()
-    return seen.point.mul_(factor), Factors(seen.rise.add_(excess), seen.time.add_(excess), factor)
+    return torch.mul(seen.point, factor, out=out), Factors(seen.rise.add_(excess), seen.time.add_(excess), factor)
 
 
 def mean_gradient(grad: Tensor, mean: Tensor, reference: Tensor, at: Factors, c: Curvature) -> tuple[Tensor, Tensor]:

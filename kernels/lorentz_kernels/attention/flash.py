@@ -42,8 +42,11 @@ def attention(*arguments: Any) -> tuple[Tensor, ...]:
         mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             *_rows(block, columns), is_causal=block.causal, attn_mask=block.bias, scale=1.0
         )
-        found, factors = closed.mean_to_point(mean, block.reference, block.c)
-        block.of(point).copy_(found if block.alive is None else torch.where(block.alive, found, 0.0))
+        place = block.of(point)
+        found, factors = closed.mean_to_point(mean, block.reference, block.c, _room(place))
+        _settle(place, found)
+        if block.alive is not None:
+            place.masked_fill_(~block.alive, 0.0)
         saved += [mean, lse, *columns, *factors]
     return point, *saved
 
@@ -66,12 +69,13 @@ def attention_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             to_mean, *_rows(block, columns), mean, lse, 0.0, block.causal, attn_mask=block.bias, scale=1.0
         )
         of_q, of_k, of_v = found[0], *(_gather(x, block.groups) for x in found[1:])
-        to_q, c_of_q = closed.time_gradient(of_q, block.q, columns.q0, -1, block.c, block.slope)
-        to_k, c_of_k = closed.time_gradient(of_k, block.k, columns.k0, 1, block.c)
-        to_v, c_of_v = closed.height_gradient(of_v, block.v, block.values, columns.heights, block.c)
-        block.of(dq).copy_(to_q)
-        block.of_keys(dk).copy_(to_k)
-        block.of_keys(dv).copy_(to_v)
+        places = block.of(dq), block.of_keys(dk), block.of_keys(dv)
+        rooms = [_room(place) for place in places]
+        to_q, c_of_q = closed.time_gradient(of_q, block.q, columns.q0, -1, block.c, block.slope, rooms[0])
+        to_k, c_of_k = closed.time_gradient(of_k, block.k, columns.k0, 1, block.c, out=rooms[1])
+        to_v, c_of_v = closed.height_gradient(of_v, block.v, block.values, columns.heights, block.c, rooms[2])
+        for place, result in zip(places, (to_q, to_k, to_v), strict=True):
+            _settle(place, result)
         block.of(to_c).copy_(c_of_mean + c_of_q)
         block.of_keys(to_c_of_keys).copy_(c_of_k + c_of_v)
         if given.scale is not None:
@@ -169,6 +173,17 @@ def _cuts(batch: int, heads: int, numbers: int) -> Iterator[tuple[slice, slice]]
 def _part(x: Tensor, batch: slice, heads: slice) -> Tensor:
     """Return part of a tensor, of which batch and heads may have size 1."""
     return x[batch if x.shape[0] > 1 else slice(None), heads if x.shape[1] > 1 else slice(None)]
+
+
+def _room(place: Tensor) -> Tensor | None:
+    """Return where a result in float32 may be written: its place, or, in 16 bits, nowhere yet."""
+    return place if place.dtype == torch.float32 else None
+
+
+def _settle(place: Tensor, result: Tensor) -> None:
+    """Put a result into its place, if it is not there."""
+    if place.dtype != torch.float32:
+        place.copy_(result)
 
 
 def _restrict(mask: Tensor, seen: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.score import Score
 from lorentz_kernels.score.triton import SIDE, Operands, load_rows, multiply, operands, splits_for
 
@@ -118,7 +118,8 @@ def counts(
         )  # fmt: skip
         return of_target, above, equal
 
-    config = config or pick("rank", "tiles", given.table, run, width=given.width, rows=rows, entries=entries)
+    sizes = {"width": given.width, "sm": generation(), "rows": rows, "entries": entries}
+    config = config or pick("rank", "tiles", given.table, run, **sizes)
     of_target, above, equal = run(config)
     above, equal = above.sum(dim=0), equal.sum(dim=0) - 1
     if offsets is not None and excluded is not None:
