@@ -27,9 +27,8 @@ def attention(
         \text{scores up to a constant:}\quad 2 s \langle q_i, k_j\rangle = 2 s\,(q_i \cdot k_j - q_{i0} k_{j0}).
 
     The times enter in float32 or better, also under autocast, and memory is linear in the length: kernels do the work
-    on a GPU, `scaled_dot_product_attention` elsewhere. There, below float64, second derivatives need torch's plain
-    form: `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`. The result is exact to rounding for values that lie
-    near one another; for values spread over a radius whose time is t the relative error is eps * t^2.
+    on a GPU, torch's own attention elsewhere; second derivatives hold all weights. The result is exact to rounding for
+    values that lie near one another; for values spread over a radius whose time is t the relative error is eps * t^2.
 
     Args:
         query: points, (..., L, n).
@@ -44,7 +43,7 @@ def attention(
         enable_gqa: as in torch: key and value have fewer heads, (..., H_kv, S, n), each for H / H_kv of the query's.
 
     Returns:
-        Points, (..., L, m), in the dtype of the query; under autocast on a GPU in that of autocast.
+        Points, (..., L, m), in the dtype of the query; under autocast in that of autocast.
 
     Source: Chen et al., ACL 2022.
     """

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lorentz._precision import Curvature
 from lorentz_kernels.linear import linear as linear_map
+from lorentz_kernels.linear.activation import apply, check
 
 
 def linear(
@@ -15,8 +16,10 @@ def linear(
     time_weight: Tensor | None = None,
     bias: Tensor | None = None,
     c: Curvature = 1.0,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
-    """Return W x + w_t x0 + b, a linear map of ambient coordinates whose time is derived, not computed.
+    """Return f(W x + w_t x0 + b), a linear map of ambient coordinates whose time is derived, not computed.
 
     It contains every isometry: W = R (I + gamma^2 / (1 + gamma) u u^T), w_t = -gamma R u.
 
@@ -26,16 +29,19 @@ def linear(
         time_weight: w_t, (out); none is zero, and leaves `torch.nn.functional.linear`.
         bias: b, (out).
         c: the curvature is -c.
+        activation: f, of each coordinate: "relu", "gelu", "silu", "tanh", or none for the identity.
 
     Returns:
         Points, (..., out), in the dtype of `torch.nn.functional.linear`; the time term is formed in float32 or better.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or there is no such activation.
 
     Source: Chen et al., ACL 2022, Eq. 2, without the row of M that gives the output's time.
     """
-    return F.linear(x, weight, bias) if time_weight is None else linear_map(x, weight, time_weight, bias, c)
+    if time_weight is None:
+        return apply(check(activation), F.linear(x, weight, bias))
+    return linear_map(x, weight, time_weight, bias, c, activation=activation)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

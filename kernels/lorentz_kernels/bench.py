@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +23,7 @@ from lorentz_kernels.dispatch import INSTALLED
 from lorentz_kernels.measure import Call, Limits, Reading, Timer, read, verdicts
 
 RESULTS = Path("tests/benchmarks/results")
+CHECKED, ROW, CALL, COMPILED = 60.0, 3.5, 0.25, 20.0  # seconds of `forecast`
 
 
 def on_device(call: Call) -> float:
@@ -48,20 +53,48 @@ def seen(device: torch.device, timer: Timer) -> Limits:
     return Limits(flops / timer(lambda: matrix @ matrix), moved / timer(lambda: target.copy_(source)))
 
 
+def forecast(ops: dict[str, ModuleType], device: torch.device) -> float:
+    """Return the seconds that a run should take: the model behind the limit of 8 minutes, to be checked by a run.
+
+    Checks run side by side; a row compiles two kernels, is set up and times each call for a tenth of a second, twice;
+    a peer of `torch.compile` is compiled by it.
+    """
+    works = [benchmark.make(device) for module in ops.values() for benchmark in module.benchmarks()]
+    calls = [name for work in works for name in work.calls]
+    compiled = sum(name == "compile" for name in calls)
+    return CHECKED + ROW * len(works) + CALL * len(calls) + COMPILED * compiled
+
+
+def check_all(ops: dict[str, ModuleType], device: torch.device, workers: int) -> list[dict[str, Any]]:
+    """Return the verdicts of all checks; `workers` processes compile side by side, none means here."""
+    named = [(op, index) for op, module in ops.items() for index in range(len(module.checks()))]
+    if not workers:
+        return [each for op, index in named for each in verdicts(op, ops[op].checks()[index], device)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return [each for found in pool.map(_check, *zip(*named, strict=True), repeat(str(device))) for each in found]
+
+
+def _check(op: str, index: int, device: str) -> list[dict[str, Any]]:
+    """Return the verdicts of one check of an operation, in a process of its own."""
+    return verdicts(op, modules("benchmarks")[op].checks()[index], torch.device(device))
+
+
 def run(
-    ops: dict[str, ModuleType], device: torch.device, limits: Limits, timers: tuple[Timer, Timer], seconds: float
+    ops: dict[str, ModuleType],
+    device: torch.device,
+    limits: Limits,
+    timers: tuple[Timer, Timer],
+    seconds: float,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Check and time the operations; start nothing after `seconds`, and say what was left out.
 
     `timers` are those of the device and of the host.
     """
     end = time.monotonic() + seconds
-    checks: list[dict[str, Any]] = []
     readings: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for op, module in ops.items():
-        for check in module.checks():
-            checks += verdicts(op, check, device)
+    checks = check_all(ops, device, workers)
     for op, module in ops.items():
         for benchmark in module.benchmarks():
             if time.monotonic() >= end:
@@ -90,13 +123,15 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     for reading in result["benchmarks"]:
         if reading["missed"]:
             yield f"goal missed: {reading['op']}, {reading['name']}: {', '.join(reading['missed'])}"
+    for name in sorted({name for reading in result["benchmarks"] for name in reading["absent"]}):
+        yield f"not installed: {name}"
     for name in result["left_out"]:
         yield f"left out, the time was over: {name}"
 
 
 @click.command()
 @click.argument("ops", nargs=-1, metavar="[OPERATION]...")
-@click.option("--seconds", default=400.0, show_default=True, help="Start no benchmark after this time.")
+@click.option("--seconds", default=420.0, show_default=True, help="Start no benchmark after this time.")
 @click.option(
     "--out", default=RESULTS, type=click.Path(path_type=Path), show_default=True, help="Folder of the result."
 )
@@ -117,7 +152,7 @@ def main(ops: tuple[str, ...], seconds: float, out: Path) -> None:
         raise Refused(f"no folder {out}: run this from the root of the checkout, or give --out")
     device = torch.device("cuda", torch.cuda.current_device())
     limits = seen(device, on_device)
-    result = run(listed, device, limits, (on_device, by_host), seconds)
+    result = run(listed, device, limits, (on_device, by_host), seconds, workers=min(8, os.cpu_count() or 1))
     gpu = torch.cuda.get_device_name(device)
     where = {**_where(gpu), "product_tflops": round(limits.flops / 1e12), "copy_gbytes": round(limits.bytes / 1e9)}
     name = re.sub("[^a-z0-9]+", "_", gpu.lower()).strip("_")

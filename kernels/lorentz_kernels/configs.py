@@ -10,8 +10,9 @@ An operation's folder holds `configs.json`: for each kernel a list of rules, of 
 A rule fits where each of its conditions holds: "gpu" is part of the device's name, "capability" ("9.0") and "dtype"
 are equal, and a size is at most the number given. The last rule of a kernel has no condition: it is the default.
 
-With LORENTZ_KERNELS_TUNE=1 a kernel that meets new sizes times all its configurations and keeps the fastest, for sizes
-with the same next powers of two, in ~/.cache/lorentz_kernels; later runs look there first, whatever the variable says.
+With LORENTZ_KERNELS_TUNE=1 a kernel of attention, log-partitions, ranks or distances that meets new sizes times its
+configurations for the dtype and keeps the fastest, for sizes with the same next powers of two, in
+~/.cache/lorentz_kernels; later runs look there first, whatever the variable says.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lorentz_kernels.dispatch import interpreting
 
 Config = dict[str, Any]
 Facts = Mapping[str, str | int]
@@ -49,7 +52,7 @@ def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | N
     facts: Facts = {**_gpu(like.device), "dtype": str(like.dtype).removeprefix("torch."), **sizes}
     found = _tuned(op).get(kernel, {}).get(bucket(facts)) if "gpu" in facts else None
     if found is None and run is not None and "gpu" in facts and os.environ.get(VARIABLE) == "1":
-        found = _tune(op, kernel, bucket(facts), run)
+        found = _tune(op, kernel, facts, run)
     found = found or first(shipped(op)[kernel], facts)
     if found is None:
         raise LookupError(f"no rule of {op}/{kernel} fits {facts}: the last must have no condition")
@@ -79,6 +82,24 @@ def shipped(op: str) -> dict[str, list[dict[str, Any]]]:
 def first(rules: list[dict[str, Any]], facts: Facts) -> Config | None:
     """Return the configuration of the first rule that fits the facts, none where none does."""
     return next((rule["config"] for rule in rules if _fits(rule, facts)), None)
+
+
+def generation() -> int:
+    """Return the compute capability that kernels are compiled for, 90 for 9.0; tensor cores changed there."""
+    if interpreting():
+        return 90
+    from triton.runtime import driver
+
+    return int(driver.active.get_current_target().arch)
+
+
+def for_dtype(rules: list[dict[str, Any]], dtype: object) -> Iterator[Config]:
+    """Yield the configurations that some sizes on some GPU get in this dtype: none behind a rule that always fits."""
+    for rule in rules:
+        if rule.get("dtype", dtype) == dtype:
+            yield rule["config"]
+            if rule.keys() <= {"dtype", "config"}:
+                return
 
 
 def bucket(facts: Facts) -> str:
@@ -119,20 +140,20 @@ def _tuned(op: str) -> dict[str, dict[str, Config]]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _tune(op: str, kernel: str, key: str, run: Callable[[Config], object]) -> Config:
-    """Time every configuration of the kernel, keep the fastest under the key, and return it."""
+def _tune(op: str, kernel: str, facts: Facts, run: Callable[[Config], object]) -> Config:
+    """Time the configurations of the kernel that are for this dtype, keep the fastest under the bucket, return it."""
     from triton.runtime.errors import OutOfResources
     from triton.testing import do_bench
 
     times: list[tuple[float, int]] = []
-    candidates = [rule["config"] for rule in shipped(op)[kernel]]
+    candidates = list(for_dtype(shipped(op)[kernel], facts["dtype"]))
     for index, config in enumerate(candidates):
         try:
             times.append((do_bench(lambda config=config: run(config), return_mode="median"), index))
         except OutOfResources:
             continue  # meant for a larger GPU
     best: Config = candidates[min(times)[1]]
-    _tuned(op).setdefault(kernel, {})[key] = best
+    _tuned(op).setdefault(kernel, {})[bucket(facts)] = best
     _replace(_file(op), json.dumps(_tuned(op), indent=1))
     return best
 

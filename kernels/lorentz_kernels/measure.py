@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Work:
     bytes: float = 0.0
     goals: Mapping[str, float] = field(default_factory=dict)  # how many times the speed of a peer ours should have
     share: float = 0.0  # of what the device can do, that ours should reach
+    absent: tuple[str, ...] = ()  # peers that are not installed
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,17 @@ class Reading:
     share: float | None  # of the limits, whichever is nearer
     faster: dict[str, float]
     missed: list[str]  # goals that were not reached
+    absent: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reading by name."""
         return asdict(self)
+
+
+def installed(peers: Mapping[str, tuple[str, Call]]) -> tuple[dict[str, Call], tuple[str, ...]]:
+    """Return the peers, given with the modules that they import, that are installed, and the names of the others."""
+    there = {name: call for name, (module, call) in peers.items() if find_spec(module) is not None}
+    return there, tuple(name for name in peers if name not in there)
 
 
 def read(op: str, benchmark: Benchmark, device: torch.device, limits: Limits, timer: Timer) -> Reading:
@@ -97,6 +106,7 @@ def read(op: str, benchmark: Benchmark, device: torch.device, limits: Limits, ti
         share=round(share, 3) if share else None,
         faster={name: round(ratio, 2) for name, ratio in faster.items()},
         missed=_missed(work, faster, share),
+        absent=list(work.absent),
     )
 
 

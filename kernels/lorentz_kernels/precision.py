@@ -21,6 +21,13 @@ def curvature(c: Curvature, like: Tensor) -> Curvature:
     return c.to(like.dtype) if isinstance(c, Tensor) else c
 
 
+def on_device(value: float | Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a number as a tensor where `like` is; a float is written there, not copied: CUDA graphs record no copy."""
+    if isinstance(value, Tensor):
+        return value.to(like.device, dtype)
+    return torch.full((), value, dtype=dtype, device=like.device)
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Keep autocast from rounding a product, whose terms cancel, to 16 bits."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

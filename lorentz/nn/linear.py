@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ import lorentz.functional as LF
 from lorentz._precision import Curvature, curvature, widen
 from lorentz.manifold import Lorentz
 from lorentz.nn.module import LorentzModule, check_width
+from lorentz_kernels.linear.activation import ACTIVATIONS
 
 
 class Linear(LorentzModule, nn.Linear):
@@ -64,12 +66,20 @@ class Linear(LorentzModule, nn.Linear):
         if "time_weight" in self._parameters:  # torch's constructor draws before it exists
             nn.init.zeros_(self.time_weight)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map points (..., in_features) to points (..., out_features)."""
+    def forward(self, input: Tensor, activation: str | None = None) -> Tensor:
+        """Map points (..., in_features) to (..., out_features); an `activation` of `LF.linear` precedes a rescaling."""
         check_width(input, self.in_features)
         c = self.manifold.c
-        space = LF.linear(input, self.weight, self.time_weight, self.bias, c)
+        space = LF.linear(input, self.weight, self.time_weight, self.bias, c, activation=activation)
         return space if self.out_manifold is None else rescale(space, c, self.out_manifold.c)
+
+
+def activated(layer: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return activation(layer(x)), computed together where the kernels know both and nobody listens in between."""
+    name = next((name for name, function in ACTIVATIONS.items() if function is activation), None)
+    if name is None or type(layer) is not Linear or layer.out_manifold is not None or layer._forward_hooks:
+        return activation(layer(x))
+    return layer(x, name)
 
 
 def rescale(x: Tensor, c: Curvature, new_c: Curvature) -> Tensor:

@@ -17,7 +17,7 @@ from lorentz.manifold import Lorentz
 from lorentz.nn.activation import Dropout
 from lorentz.nn.attention import MultiheadAttention
 from lorentz.nn.cache import KeyValueCache
-from lorentz.nn.linear import Linear
+from lorentz.nn.linear import Linear, activated
 from lorentz.nn.norm import LayerNorm
 
 Activation = str | Callable[[Tensor], Tensor]
@@ -134,7 +134,7 @@ class TransformerEncoderLayer(nn.Module):
         return _block(x, self._feed_forward, self.norm2, self.residual2, self.norm_first)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return self.dropout2(self.linear2(self.dropout(activated(self.linear1, self.activation, x))))
 
 
 class TransformerDecoderLayer(nn.Module):
@@ -226,7 +226,7 @@ class TransformerDecoderLayer(nn.Module):
         return _block(x, self._feed_forward, self.norm3, self.residual3, self.norm_first)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return self.dropout3(self.linear2(self.dropout(activated(self.linear1, self.activation, x))))
 
 
 class Sum(nn.Module):

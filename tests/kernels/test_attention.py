@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention import attention, naive
+from lorentz_kernels.attention import attention, naive, operators
 from lorentz_kernels.attention.op import _Attention
 from tests import oracles
 
@@ -39,7 +39,7 @@ def written_down(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, c: Tensor, cent
     mask = mode.get("attn_mask")
     mask = mask if mask is None else mask[(None,) * (4 - mask.dim())]
     causal, diagonal = mode.get("is_causal", False), mode.get("diagonal", 0)
-    out: Tensor = _Attention.apply(q, k, v, mask, scale[..., 0], c, 2.0, 1.0, causal, diagonal, centred)
+    out: Tensor = _Attention.apply(operators, q, k, v, mask, scale[..., 0], c, 2.0, 1.0, causal, diagonal, centred)
     return out
 
 
@@ -88,7 +88,7 @@ def test_the_second_derivatives_of_the_operator_hold_where_its_inputs_are_one_te
     x = operands(grad=True)[0][0]
 
     def function(x: Tensor) -> Tensor:
-        out: Tensor = _Attention.apply(x[None], x[None], x[None], None, None, None, 0.8, 2.0, False, 0, True)
+        out: Tensor = _Attention.apply(operators, x[None], x[None], x[None], None, None, None, 0.8, 2.0, False, 0, True)
         return out
 
     assert torch.autograd.gradcheck(function, x)

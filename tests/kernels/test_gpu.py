@@ -5,12 +5,19 @@ Run with `pytest -m gpu tests/kernels/test_gpu.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
+from lorentz_kernels.attention import attention
 from lorentz_kernels.command import modules
-from lorentz_kernels.linear import linear, naive
+from lorentz_kernels.linear import linear, linear_with_time, naive
+from lorentz_kernels.linear_logsumexp import linear_logsumexp, linear_logsumexp_mean, lorentz_logsumexp
 from lorentz_kernels.measure import Benchmark, Check, verdicts
+from lorentz_kernels.pairwise_dist import pairwise_dist
+from lorentz_kernels.rank import linear_rank, lorentz_rank
 from lorentz_kernels.riemannian_adam import adam_step, adam_step_
 from tests.kernels.compare import assert_close
 
@@ -55,6 +62,63 @@ def test_kernels_can_be_captured_in_a_graph(op: str, work: Benchmark) -> None:
         call()
     graph.replay()
     torch.cuda.synchronize()
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
+    "lorentz_logsumexp": lambda q, t, y: lorentz_logsumexp(q, t, beta=0.5, c=0.7, target=y),
+    "linear_logsumexp": lambda q, t, y: linear_logsumexp(q, t, scale=0.5, target=y),
+    "linear_logsumexp_mean": lambda q, t, y: linear_logsumexp_mean(q, t),
+    "lorentz_rank": lambda q, t, y: lorentz_rank(q, t, y, beta=0.5, c=0.7),
+    "pairwise_dist": lambda q, t, y: pairwise_dist(q, t, 0.7),
+    "attention": lambda q, t, y: attention(q, t, t, scale=0.5, c=0.7),
+    "linear": lambda q, t, y: linear_with_time(q, t, t.select(1, 0), None, 0.7, activation="gelu"),
+}
+
+
+@pytest.mark.parametrize("function", SCORES.values(), ids=SCORES)
+def test_numbers_given_as_floats_are_recorded_in_a_graph(function: Callable[..., object]) -> None:
+    query, table, target = torch.randn(33, 64, device="cuda"), torch.randn(97, 64, device="cuda"), torch.arange(33)
+    target = target.cuda()
+    expected = function(query, table, target)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(graph):
+        out = function(query, table, target)
+    graph.replay()
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["bf16x3", "bf16x6", "bf16"])
+@pytest.mark.parametrize("rank", [linear_rank, lorentz_rank], ids=["euclid", "lorentz"])
+def test_copies_of_the_target_tie_with_it_wherever_they_stand(
+    rank: Callable[..., tuple[Tensor, Tensor]], precision: str, dtype: torch.dtype
+) -> None:
+    """Every place in a tile of every configuration: that tensor cores give one number there is what ranks stand on."""
+    for width in (20, 64, 100, 128):
+        query, entry = (30 * torch.randn(n, width, device="cuda", dtype=dtype) for n in (300, 1))
+        target = torch.randint(1000, (300,), device="cuda")
+        above, equal = rank(query, entry.repeat(1000, 1), target, precision=precision)
+        assert not above.any()
+        assert (equal == 999).all()
+
+
+@large(24)
+def test_rows_beyond_two_to_the_31_are_found_by_scores_and_attention() -> None:
+    width, entries = 32, 2**26 + 5  # 2^31 + 160 numbers
+    table = torch.zeros(entries, width, device="cuda", dtype=torch.bfloat16)
+    query = torch.randn(3, width, device="cuda", dtype=torch.bfloat16)
+    table[-1] = 100 * query[1] / query[1].norm()
+    lse, mean = linear_logsumexp_mean(query, table)
+    expected = (query.double() @ table[-1].double()).exp() + entries - 1
+    assert_close("lse", expected.log(), lse, 1e-2)
+    assert_close("mean", table[-1], mean[1], 1e-2)
+    above, _ = linear_rank(query, table, torch.full((3,), entries - 1, device="cuda"))
+    assert above[1] == 0
+    heads = table.narrow(0, 0, 2**26).view(1, -1, 64, width)  # 2^20 heads
+    heads.select(1, -1).copy_(torch.randn(64, width, device="cuda"))
+    out = attention(heads, heads, heads)
+    last = heads.narrow(1, heads.shape[1] - 1, 1).double()
+    assert_close("points", attention(last, last, last, backend="torch"), out.narrow(1, out.shape[1] - 1, 1), 3e-2)
 
 
 @large(24)

@@ -10,9 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
-from lorentz_kernels.linear import linear, naive, rows
+from lorentz_kernels.linear import linear, linear_with_time, naive, rows
+from lorentz_kernels.linear.activation import Epilogue
 from tests.kernels.compare import assert_close, error_ratio, expanded, padded, strided
 
 SHAPES = [((1,), 1, 1), ((5,), 3, 2), ((2, 3), 17, 33), ((0,), 4, 5), ((), 6, 7), ((129,), 64, 16)]
@@ -64,8 +66,9 @@ def test_gradients_are_made_for_those_only_that_want_them() -> None:
         torch.testing.assert_close(grad, expected)
 
 
-def test_gradcheck_and_second_derivatives() -> None:
-    arguments = problem(((2, 2), 3, 4))
+@pytest.mark.parametrize("c", [0.25, 1.0, 4.0])
+def test_gradcheck_and_second_derivatives(c: float) -> None:
+    arguments = [*problem(((2, 2), 3, 4))[:4], curvature(c)]
     assert torch.autograd.gradcheck(linear, arguments)
     assert torch.autograd.gradgradcheck(linear, arguments)
 
@@ -156,6 +159,16 @@ def test_it_compiles_whole_forward_and_backward(dynamic: bool) -> None:
         torch.testing.assert_close(got, torch.autograd.grad(plain_scalar(*arguments), wanting(arguments)))
 
 
+def test_it_compiles_once_for_every_number_of_rows() -> None:
+    torch.compiler.reset()
+    compiles = CompileCounter()
+    compiled = torch.compile(linear, fullgraph=True, dynamic=True, backend=compiles)
+    for batch in (5, 8, 13):
+        arguments = problem(((batch,), 3, 4))
+        torch.testing.assert_close(compiled(*arguments), naive.linear(*arguments))
+    assert compiles.frame_count == 1
+
+
 def test_transforms_of_torch_func() -> None:
     arguments = [part.detach() for part in wanting(problem(((5,), 3, 4)))]
     tangents = tuple(torch.randn_like(part) for part in arguments)
@@ -226,16 +239,96 @@ def samples(dtype: torch.dtype = torch.float32) -> dict[str, tuple[Any, ...]]:
     product, x0 = torch.randn(5, 4).to(dtype), torch.rand(5, 1) + 1
     return {
         "linear_time": (padded(x), None, 1.0),
-        "linear_epilogue": (product, x0, time_weight, bias),
-        "linear_product": (x, weight, x0, time_weight, None),
-        "linear_backward": (product, x0, time_weight),
+        "linear_epilogue": (product, x0, time_weight, bias, "", False, None, 1.0),
+        "linear_epilogue, all": (product, x0, time_weight, None, "gelu", True, None, 0.7),
+        "linear_product": (x, weight, x0, time_weight, None, "", False, None, 1.0),
+        "linear_product, all": (x, weight, x0, time_weight, bias, "silu", True, torch.tensor([0.7]), 0.0),
+        "linear_backward": (product, x0, time_weight, None, None, None, ""),
+        "linear_backward, all": (product, x0, time_weight, product + 1, x0, x0, "gelu"),
         "linear_add_time": (torch.randn(5, 3).to(dtype), padded(x), x0),
     }
 
 
+@pytest.mark.parametrize("permuted", [True, False], ids=["permuted", "plain"])
 @pytest.mark.parametrize("name", samples())
-def test_the_operators_keep_their_contract_with_torch(name: str) -> None:
-    torch.library.opcheck(getattr(torch.ops.lorentz_kernels, name).default, samples()[name])
+def test_the_operators_keep_their_contract_with_torch(name: str, permuted: bool) -> None:
+    arguments = samples()[name]
+    if permuted:  # dense, in an order that `empty_like` would keep
+        matrices = [isinstance(part, Tensor) and part.dim() == 2 for part in arguments]
+        arguments = tuple(
+            part.mT.contiguous().mT if matrix else part for part, matrix in zip(arguments, matrices, strict=True)
+        )
+    torch.library.opcheck(getattr(torch.ops.lorentz_kernels, name.split(",")[0]).default, arguments)
+
+
+ENDS: list[dict[str, Any]] = [{"activation": name} for name in (None, "relu", "gelu", "silu", "tanh")]
+ends = pytest.mark.parametrize("options", ENDS, ids=lambda options: str(options["activation"]))
+
+
+def chain(functions: tuple[Callable[..., Any], ...], parts: list[Any], **options: Any) -> Tensor:
+    """Two maps of which the second takes the time of the first; parts as of `problem`, the weight used twice."""
+    with_time, plain = functions
+    x, weight, time_weight, bias, c = parts
+    y, y0 = with_time(x, weight, time_weight, bias, c, **options)
+    z: Tensor = plain(y, weight.mT, x[0], None, c, x0=y0)
+    return torch.cat([y, z, y0], dim=-1)
+
+
+OURS, SPECIFIED = (linear_with_time, linear), (naive.linear_with_time, naive.linear)
+
+
+@ends
+def test_activation_and_time_are_those_of_the_specification(options: dict[str, Any]) -> None:
+    arguments = problem(((2, 5), 3, 4))
+    arguments[0] = arguments[0][0]
+    y, expected = chain(OURS, arguments, **options), chain(SPECIFIED, arguments, **options)
+    torch.testing.assert_close(y, expected, rtol=1e-13, atol=1e-13)
+    upstream = torch.randn_like(y)
+    got, wanted = (torch.autograd.grad(value, arguments, upstream) for value in (y, expected))
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@ends
+def test_every_derivative_goes_through_activation_and_time(options: dict[str, Any]) -> None:
+    arguments = problem(((3,), 3, 4))
+    assert torch.autograd.gradcheck(lambda *parts: chain(OURS, list(parts), **options), arguments)
+    assert torch.autograd.gradgradcheck(lambda *parts: chain(OURS, list(parts), **options), arguments)
+
+
+@ends
+def test_the_kernels_end_has_the_gradients_of_the_closed_form(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorentz_kernels.linear.op.choose", lambda *_, **__: "triton")  # a CPU runs their equations
+    low = [part.detach().float().requires_grad_() for part in problem(((9,), 5, 6))]
+    exact = [part.detach().double().requires_grad_() for part in low]
+    y, expected = chain(OURS, low, **options), chain(SPECIFIED, exact, **options)
+    assert_close("y", expected, y, 1e-6)
+    upstream = torch.randn(y.shape)
+    wanted = torch.autograd.grad(expected, exact, upstream.double())
+    for name, value, grad in zip("xwtbc", wanted, torch.autograd.grad(y, low, upstream), strict=True):
+        assert_close(name, value, grad, 2e-5 if name == "c" else 3e-6)  # c's is one number, a sum of either sign
+
+
+@pytest.mark.parametrize(("activation", "kept"), [("relu", 1), ("tanh", 1), ("gelu", 1), ("silu", 1), (None, 0)])
+def test_one_tensor_of_the_size_of_the_output_is_kept_at_most(activation: str | None, kept: int) -> None:
+    x, weight, time_weight, bias, _ = problem(((64,), 32, 33), dtype=torch.float32)
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda part: sizes.append(part.numel()) or part, lambda part: part):
+        linear(x, weight, time_weight, bias, activation=activation)
+    assert sizes.count(64 * 33) == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "elu"}, "expected an activation of relu, gelu, silu, tanh, or none, got 'elu'"),
+        ({"x0": torch.zeros(5)}, r"expected the times of x, \(5, 1\), got \(5,\)"),
+    ],
+)
+def test_an_end_that_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        linear(torch.zeros(5, 3), torch.zeros(2, 3), torch.zeros(2), **options)
 
 
 def test_the_operators_in_the_order_that_triton_calls_them_are_the_closed_form() -> None:
@@ -243,11 +336,11 @@ def test_the_operators_in_the_order_that_triton_calls_them_are_the_closed_form()
     upstream = torch.randn(9, 6)
     exact = [part.double().requires_grad_() for part in (x, weight, time_weight, bias, c)]
     expected = naive.linear(*exact)
-    y, x0 = rows.forward(x, weight, time_weight, bias, c, torch.float32)
+    y, x0, *_ = rows.forward(x, weight, time_weight, bias, c, None, torch.float32, "", False)
     assert_close("y", expected, y, 3e-7)
     wanted = torch.autograd.grad(expected, exact, upstream.double())
-    for name, truth, got in zip(
-        rows.Gradients._fields, wanted, rows.backward(upstream, x, x0, weight, time_weight, c, [True] * 5), strict=True
-    ):
+    none = Epilogue("", None, None, None)
+    found = rows.backward(upstream, x, x0, weight, time_weight, c, True, none, [True] * 6)
+    for name, truth, got in zip("xwtbc", wanted, found[:5], strict=True):
         assert got is not None
         assert_close(name, truth, got.reshape(truth.shape), 1e-6)

@@ -115,9 +115,12 @@ def test_transforms_of_torch() -> None:
         assert scaled_direction(torch.empty(5, 4), torch.empty(5, 1)).shape == (5, 4)
 
 
-def test_the_operators_keep_their_contract_with_torch() -> None:
+@pytest.mark.parametrize("permuted", [True, False], ids=["permuted", "plain"])
+def test_the_operators_keep_their_contract_with_torch(permuted: bool) -> None:
     v, radius, slope = (part.float() for part in problem(5, 4))
-    torch.library.opcheck(torch.ops.lorentz_kernels.scaled_direction.default, (padded(v), radius))
+    if permuted:  # dense, in an order that `empty_like` would keep
+        v, slope = (part.mT.contiguous().mT for part in (v, slope))
+    torch.library.opcheck(torch.ops.lorentz_kernels.scaled_direction.default, (v if permuted else padded(v), radius))
     backward = torch.ops.lorentz_kernels.scaled_direction_backward.default
     torch.library.opcheck(backward, (slope, v, radius, v.norm(dim=1, keepdim=True)))
 

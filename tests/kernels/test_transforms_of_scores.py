@@ -119,8 +119,11 @@ def test_meta_tensors_have_the_shape(function: Function, plain: Function, dtype:
     assert function(x, y).shape == plain(x.new_empty(5, 4, device="cpu"), y.new_empty(7, 4, device="cpu")).shape
 
 
-def test_registrations_hold() -> None:
+@pytest.mark.parametrize("permuted", [True, False], ids=["permuted", "plain"])
+def test_registrations_hold(permuted: bool) -> None:
     x, y, bias, scale = torch.randn(5, 4), torch.randn(7, 4), torch.randn(7), torch.ones(5)
+    if permuted:  # dense, in an order that `empty_like` would keep
+        x, y = (part.mT.contiguous().mT for part in (x, y))
     radius, ops = torch.ones(()), torch.ops.lorentz_kernels
     utilities = ("test_schema", "test_faketensor")
     for given in ((None, None), (bias, None), (bias, radius)):

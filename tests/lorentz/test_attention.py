@@ -225,9 +225,10 @@ def test_gradients_are_right_with_masks_and_in_the_curvature(masked: bool) -> No
     assert torch.autograd.gradgradcheck(function, (q, k, v, c), atol=1e-4)
 
 
-def test_second_derivatives_in_float32_go_through_the_plain_form() -> None:
+@pytest.mark.parametrize("backends", [[SDPBackend.MATH], list(SDPBackend.__members__.values())], ids=["plain", "any"])
+def test_second_derivatives_in_float32_are_those_of_float64(backends: list[SDPBackend]) -> None:
     q, k, v = (x.requires_grad_() for x in operands(dtype=torch.float32))
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(backends):
         (grad,) = torch.autograd.grad(LF.attention(q, k, v).square().sum(), q, create_graph=True)
         (second,) = torch.autograd.grad(grad.square().sum(), q)
     q64 = q.detach().double().requires_grad_()

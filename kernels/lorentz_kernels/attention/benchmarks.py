@@ -11,12 +11,12 @@ from torch import Tensor
 
 from lorentz_kernels.attention import attention, naive
 from lorentz_kernels.configs import changed
-from lorentz_kernels.measure import Benchmark, Call, Check, Work
+from lorentz_kernels.measure import Benchmark, Call, Check, Work, installed
 
 BF16 = torch.bfloat16
 SHAPES = ((8, 8, 512, 64), (8, 8, 2048, 64), (4, 16, 4096, 128))
-FORWARD = {"eager": 20.0, "compile": 4.0, "SDPA n+1": 1.6, "SDPA n": 0.75}
-BOTH = {"eager": 11.0, "compile": 3.0, "SDPA n+1": 1.3, "SDPA n": 0.65}
+FORWARD = {"authors": 20.0, "compile": 4.0, "SDPA ambient": 1.6, "SDPA n": 1.1, "FA3": 0.75}
+BOTH = {"authors": 11.0, "compile": 3.0, "SDPA ambient": 1.3, "SDPA n": 0.9, "FA3": 0.65}
 
 
 def benchmarks() -> list[Benchmark]:
@@ -24,7 +24,8 @@ def benchmarks() -> list[Benchmark]:
     cases = [(shape, causal, backward) for shape in SHAPES for backward in (False, True) for causal in (False, True)]
     rows = [Benchmark(_name(*case, BF16), partial(_work, *case, BF16)) for case in cases]
     wide = (SHAPES[1], False, False)
-    return [*rows, Benchmark(_name(*wide, torch.float32), partial(_work, *wide, torch.float32))]
+    single = Benchmark(_name(*wide, torch.float32), partial(_work, *wide, torch.float32))
+    return [*rows, single, Benchmark(f"times and side rows {_name(*wide, BF16)}", partial(_side_rows, SHAPES[1]))]
 
 
 def checks() -> list[Check]:
@@ -69,18 +70,77 @@ def _work(
             return lambda: function(*parts, is_causal=causal)
         return lambda: torch.autograd.grad(function(*parts, is_causal=causal), parts, slope)
 
+    plain = dtype == BF16 and not causal
     calls = {
         "ours": step(attention),
-        "eager": step(naive.attention),
-        "compile": step(torch.compile(naive.attention, dynamic=False)),
-        "SDPA n+1": step(partial(attention, backend="torch")),
+        "authors": _with_times(authors, parts, slope if backward else None, causal),
+        "SDPA ambient": _with_times(ambient_sdpa, parts, slope if backward else None, causal),
         "SDPA n": step(F.scaled_dot_product_attention),
     }
-    if dtype == BF16 and not backward and not causal:
+    if plain and shape == SHAPES[1]:
+        calls["compile"] = step(torch.compile(naive.attention, dynamic=False))
+    if plain and not backward:
         calls |= {f"ours, {name}": _changed(calls["ours"], values) for name, values in _variants(width).items()}
+    more, absent = installed({"FA3": ("flash_attn_interface", step(_flash))} if dtype == BF16 else {})
     products = (14 if backward else 4) * batch * heads * length * length * width
     goals = (BOTH if backward else FORWARD) if dtype == BF16 else {}
-    return Work(calls, flops=products / (2 if causal else 1), goals=goals)
+    known = {name: goal for name, goal in goals.items() if name in calls or name in more}
+    return Work({**calls, **more}, flops=products / (2 if causal else 1), goals=known, absent=absent)
+
+
+def authors(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """Chen et al., ACL 2022, Eq. 4 to 6 as they read, on ambient points, time first, all scores held."""
+    score = (2 + 2 * (_flipped(q) @ k.mT)) / q.shape[-1] ** 0.5
+    if is_causal:
+        score = score.masked_fill(torch.ones_like(score, dtype=torch.bool).triu(1), -torch.inf)
+    return _normalised(score.softmax(-1) @ v)
+
+
+def ambient_sdpa(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """The same by torch's attention, whose output is rounded before its Minkowski norm is taken."""
+    scale = 2 / q.shape[-1] ** 0.5
+    return _normalised(F.scaled_dot_product_attention(_flipped(q), k, v, is_causal=is_causal, scale=scale))
+
+
+def _flipped(x: Tensor) -> Tensor:
+    time, space = x.split([1, x.shape[-1] - 1], dim=-1)
+    return torch.cat([-time, space], dim=-1)
+
+
+def _normalised(mean: Tensor) -> Tensor:
+    time, space = mean.float().split([1, mean.shape[-1] - 1], dim=-1)
+    square = time.square() - space.square().sum(-1, keepdim=True)
+    return (mean / square.abs().clamp_min(1e-8).sqrt()).to(mean.dtype)
+
+
+def _with_times(function: Callable[..., Tensor], parts: list[Tensor], slope: Tensor | None, causal: bool) -> Call:
+    """Return a call of a function of ambient points, and of its gradient, on points that have their times already."""
+    points = [torch.cat([naive._time(x, 1.0), x], dim=-1).to(x.dtype).detach() for x in parts]
+    if slope is None:
+        return lambda: function(*points, is_causal=causal)
+    leaves, slopes = [x.requires_grad_() for x in points], F.pad(slope, (1, 0))
+    return lambda: torch.autograd.grad(function(*leaves, is_causal=causal), leaves, slopes)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """Attention of the Euclidean kind by FlashAttention 3, which has heads after rows."""
+    from flash_attn_interface import flash_attn_func
+
+    out = flash_attn_func(*(x.transpose(1, 2) for x in (q, k, v)), causal=is_causal)
+    first: Tensor = out[0] if isinstance(out, tuple) else out
+    return first.transpose(1, 2)
+
+
+def _side_rows(shape: tuple[int, int, int, int], device: torch.device) -> Work:
+    """What the pass over keys and values costs that a producer of them could do as well."""
+    k, v = (torch.randn(shape, device=device, dtype=BF16) for _ in range(2))
+
+    def prepare() -> object:
+        from lorentz_kernels.attention.triton.launch import _prepare
+
+        return _prepare(k, v, None, 1.0, False, True)
+
+    return Work({"ours": prepare}, bytes=2 * k.numel() * 2 + k.numel() // shape[-1] * (32 + 8))
 
 
 def _variants(width: int) -> dict[str, dict[str, int | bool]]:

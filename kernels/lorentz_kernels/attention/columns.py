@@ -10,13 +10,10 @@ height of the sheet over its tangent plane at R is
 
 exact near R, where differences of times cancel. Any plane would do, so derivatives hold R and :math:`R_0` constant.
 
-This is the definition, with every derivative; `closed` has the same functions, faster, with the first derivative only.
+This is the definition, with every derivative; `closed` has the same functions without, and their gradients.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,17 +21,9 @@ from torch import Tensor
 from lorentz_kernels.precision import Curvature, curvature
 
 
-class Columns(NamedTuple):
-    """The three functions, in one of their two forms."""
-
-    with_time: Callable[[Tensor, int, Curvature], Tensor]
-    with_height: Callable[[Tensor, Tensor, Curvature], Tensor]
-    mean_to_point: Callable[[Tensor, Tensor, Curvature], Tensor]
-
-
-def with_time(x: Tensor, sign: int, c: Curvature) -> Tensor:
-    """Return (x, sign x0), the rows of a Minkowski product: (..., L, n) to (..., L, n + 1)."""
-    return torch.cat([x, sign * _time(x, c)], dim=-1)
+def with_time(x: Tensor, sign: int, c: Curvature, slope: float | Tensor = 1.0) -> Tensor:
+    """Return slope (x, sign x0), the rows of a Minkowski product: (..., L, n) to (..., L, n + 1)."""
+    return slope * torch.cat([x, sign * _time(x, c)], dim=-1)
 
 
 def with_height(x: Tensor, reference: Tensor, c: Curvature) -> Tensor:
@@ -73,6 +62,3 @@ def _time(x: Tensor, c: Curvature) -> Tensor:
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1, keepdim=True)
-
-
-PLAIN = Columns(with_time, with_height, mean_to_point)

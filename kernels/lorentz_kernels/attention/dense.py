@@ -7,28 +7,19 @@ written down and not derived.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lorentz_kernels.attention.closed import see
+from lorentz_kernels.attention.given import parse
 from lorentz_kernels.attention.naive import visible
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return points, what the backward needs of them, log2 of the sum of weights, and the factor: see `op.SCHEMA`."""
+def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return points, what the backward needs of them, log2 of the sums of weights, factors: see `operators.SCHEMA`."""
+    (q, k, v, mask, scale, c), _, (slope, curvature, causal, diagonal, centred) = parse(arguments)
     curved = _curvature(c, curvature, q)
     reference = _reference(v, centred)
     columns = _columns(v, reference, curved)
@@ -48,25 +39,10 @@ def forward(
     return stored, rest.contiguous(), lse[..., 0], factor[..., 0]
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    point: Tensor,
-    rest: Tensor,
-    lse: Tensor,
-    factor: Tensor,
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k, v, of the scale and of c: see `op.SCHEMA`, and `backward.py` for the equations."""
+def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k, v, scale and c: see `operators.SCHEMA_BACKWARD`; `triton/` has the equations."""
+    given, (point, rest, lse, factor), (slope, curvature, causal, diagonal, centred) = parse(arguments)
+    q, k, v, mask, scale, c = given
     curved = _curvature(c, curvature, q)
     reference = _reference(v, centred)
     lse, factor = lse[..., None], factor[..., None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention import operators, sdpa
+from lorentz_kernels.attention import flash, operators, sdpa
+from lorentz_kernels.attention.given import Given, Options, parse
 from lorentz_kernels.dispatch import choose, composes
 
 WIDEST = 128
@@ -64,18 +66,18 @@ def attention(
     Source: Chen et al., ACL 2022.
     """
     _check(query, key, value, scale, enable_gqa)
-    fused = choose(query, key, value, attn_mask, backend=backend) == "triton" and dropout_p == 0
-    if not fused or not _known(query, key, value, attn_mask, c) or _composing(query, key, value, attn_mask, scale, c):
-        return sdpa.attention(
-            query, key, value, attn_mask, dropout_p, is_causal,
-            scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal,
-        )  # fmt: skip
+    chosen = choose(query, key, value, attn_mask, backend=backend)
     q, k, v = (x.to(_dtype(x)) for x in (query, key, value))  # times are derived from what autocast leaves
+    implementation = _implementation(chosen, q, k, v, attn_mask, scale, c) if dropout_p == 0 else None
+    if implementation is None:
+        return sdpa.attention(
+            q, k, v, attn_mask, dropout_p, is_causal, scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal
+        )
     own = 3 if enable_gqa else 2  # dimensions that do not broadcast
     batch = torch.broadcast_shapes(*(x.shape[:-own] for x in (q, k, v)))
     lead = (*batch, *q.shape[-own:-2])
-    center_v = q.dtype == torch.float32 if center_v is None else center_v
     out: Tensor = _Attention.apply(
+        implementation,
         *(_four(x.expand(*batch, *x.shape[-own:]), len(lead)) for x in (q, k, v)),
         None if attn_mask is None else _aligned("attn_mask", attn_mask, lead, (q.shape[-2], k.shape[-2])),
         _aligned("scale", scale.float(), lead, (q.shape[-2], 1))[..., 0] if isinstance(scale, Tensor) else None,
@@ -84,9 +86,23 @@ def attention(
         1.0 if isinstance(c, Tensor) else c,
         is_causal,
         diagonal,
-        center_v,
+        q.dtype == torch.float32 if center_v is None else center_v,
     )
     return out.reshape(*lead, *out.shape[-2:])
+
+
+def _implementation(
+    chosen: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | Tensor | None, c: float | Tensor
+) -> Any:
+    """Return the module that has the two operators for these tensors, none where only torch's own will do."""
+    one_curvature = not isinstance(c, Tensor) or c.numel() == 1
+    wants_mask = mask is not None and mask.requires_grad
+    if not one_curvature or wants_mask or _composing(q, k, v, mask, scale, c):
+        return None
+    if chosen == "triton":
+        return operators if q.dtype == k.dtype == v.dtype and max(q.shape[-1], v.shape[-1]) <= WIDEST else None
+    # A compiler derives and fuses by itself.
+    return flash if not torch.compiler.is_compiling() and flash.runs(q, k, v) else None
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | Tensor | None, enable_gqa: bool) -> None:
@@ -103,14 +119,6 @@ def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | Tensor | No
         raise ValueError(f"expected a scale that broadcasts to (..., L, 1), got {tuple(scale.shape)}")
 
 
-def _known(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, c: float | Tensor) -> bool:
-    """Whether the kernels have what is asked for."""
-    one_dtype = len({_dtype(x) for x in (q, k, v)}) == 1
-    one_curvature = not isinstance(c, Tensor) or c.numel() == 1
-    wants_mask = mask is not None and mask.requires_grad
-    return one_dtype and one_curvature and not wants_mask and max(q.shape[-1], v.shape[-1]) <= WIDEST
-
-
 def _composing(*tensors: Any) -> bool:
     """Whether only compositions of torch's own operators will do; a compiler takes the operator as it is."""
     return not torch.compiler.is_compiling() and composes(*(x for x in tensors if isinstance(x, Tensor)))
@@ -119,7 +127,8 @@ def _composing(*tensors: Any) -> bool:
 def _dtype(x: Tensor) -> torch.dtype:
     """Return the dtype that autocast would give a product of x."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    casts = x.dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if casts else x.dtype
 
 
 def _aligned(name: str, x: Tensor, lead: tuple[int, ...], rows: tuple[int, int]) -> Tensor:
@@ -146,68 +155,42 @@ def _four(x: Tensor, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """The operator, its first gradient by the other operator, all further ones by the composition of torch's."""
+    """One of the two operators, its gradient by the other, all further ones by the composition of torch's."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None,
-        scale: Tensor | None,
-        c: Tensor | None,
-        slope: float,
-        curvature: float,
-        causal: bool,
-        diagonal: int,
-        centred: bool,
-    ) -> Tensor:
-        options = slope, curvature, causal, diagonal, centred
-        point, rest, lse, factor = operators.attention(q, k, v, mask, scale, c, *options)
-        ctx.save_for_backward(q, k, v, mask, scale, c, point, rest, lse, factor)
-        ctx.options = options
+    def forward(ctx: Any, implementation: Any, *arguments: Any) -> Tensor:
+        given, _, options = parse(arguments)
+        point, *saved = implementation.attention(*arguments)
+        ctx.save_for_backward(*given, point, *saved)
+        ctx.implementation, ctx.options = implementation, options
         return point
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, mask, scale, c, *saved = ctx.saved_tensors
+        arguments = *ctx.saved_tensors, *ctx.options
+        given, _, options = parse(arguments)
+        wanted = ctx.needs_input_grad[1 : 1 + len(given)]
         if torch.is_grad_enabled():  # create_graph: a second derivative may follow
-            wanted = [ctx.needs_input_grad[i] for i in (0, 1, 2, 4, 5)]
-            dq, dk, dv, to_scale, to_c = _composite_gradients(grad, q, k, v, mask, scale, c, wanted, *ctx.options)
-            return dq, dk, dv, None, to_scale, to_c, *_REST
-        dq, dk, dv, to_scale, to_c, to_c_of_keys = operators.attention_backward(
-            grad, q, k, v, mask, scale, c, *saved, *ctx.options
-        )
-        to_scale = None if scale is None else to_scale.sum_to_size(scale.shape)
-        to_c = (to_c.sum() + to_c_of_keys.sum()).reshape(c.shape) if ctx.needs_input_grad[5] else None
-        return dq, dk, dv, None, to_scale, to_c, *_REST
+            found = _composite_gradients(grad, given, wanted, options)
+        else:
+            dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)
+            to_scale = None if given.scale is None else scales.sum_to_size(given.scale.shape)
+            to_c = (
+                sum(x.sum() for x in curvatures).reshape(given.c.shape) if given.c is not None and wanted[5] else None
+            )
+            found = [dq, dk, dv, None, to_scale, to_c]
+        return None, *found, *(None for _ in options)
 
 
-_REST = (None,) * 5  # numbers have no gradients
-
-
-def _composite_gradients(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    wanted: list[bool],
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> list[Tensor | None]:
-    """Return the gradients of q, k, v, scale and c with graphs of their own."""
-    q, k, v = (x.view_as(x) for x in (q, k, v))  # one tensor may be several of them
-    scale, c = (None if x is None else x.view_as(x) for x in (scale, c))
-    inputs = q, k, v, scale, c
-    factor = slope / 2 if scale is None else slope / 2 * scale[..., None]
-    points = sdpa.composed(q, k, v, mask, 0.0, causal, factor, curvature if c is None else c, True, diagonal)
-    given = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
-    found = iter(torch.autograd.grad(points, given, grad, create_graph=True, allow_unused=True))
-    return [next(found) if needed and x is not None else None for x, needed in zip(inputs, wanted, strict=True)]
+def _composite_gradients(grad: Tensor, given: Given, wanted: Sequence[bool], options: Options) -> list[Tensor | None]:
+    """Return the gradients with graphs of their own."""
+    leaves: list[Any] = [None if x is None else x.view_as(x) for x in given]  # one tensor may be several of them
+    q, k, v, mask, scale, c = leaves
+    factor = options.slope / 2 if scale is None else options.slope / 2 * scale[..., None]
+    points = sdpa.attention(
+        q, k, v, mask, is_causal=options.causal, scale=factor, c=options.curvature if c is None else c,
+        enable_gqa=True, diagonal=options.diagonal, every_derivative=True,
+    )  # fmt: skip
+    inputs = [x for x, needed in zip(leaves, wanted, strict=True) if needed]
+    found = iter(torch.autograd.grad(points, inputs, grad, create_graph=True, allow_unused=True))
+    return [next(found) if needed else None for needed in wanted]

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorentz_kernels.linear import linear, naive, rows
+from lorentz_kernels.linear import linear, linear_with_time, naive, rows
 from lorentz_kernels.measure import Benchmark, Check, Work
 
 BF16 = torch.bfloat16
+PLAIN = "", False, None, 1.0  # no activation, no time
 
 
 def benchmarks() -> list[Benchmark]:
@@ -25,8 +26,9 @@ def benchmarks() -> list[Benchmark]:
         for count, width in sizes
     ]
     layers = [Benchmark(f"layer fwd+bwd {n}x{d} bf16", partial(_layer, n, d)) for n, d in ((4096, 512), (32768, 512))]
+    chain = Benchmark("feed-forward fwd+bwd 32768x512x2048 relu bf16", partial(_feed_forward, 32768, 512, 2048))
     fused = [Benchmark(f"layer fwd 32768x{d} bf16", partial(_forward, 32768, d)) for d in (128, 256, 512)]
-    return [*by_row, *layers, *fused, Benchmark("call 256x64 bf16", partial(_call, 256, 64), by_host=True)]
+    return [*by_row, *layers, chain, *fused, Benchmark("call 256x64 bf16", partial(_call, 256, 64), by_host=True)]
 
 
 def checks() -> list[Check]:
@@ -53,14 +55,14 @@ def _compare(
 def _epilogue(count: int, width: int, device: torch.device) -> Work:
     product = torch.randn(count, width, device=device, dtype=BF16)
     x0, time_weight, bias = (torch.rand(size, device=device) for size in ((count, 1), (width,), (width,)))
-    calls = {"ours": lambda: rows._epilogue(product, x0, time_weight, bias)}
+    calls = {"ours": lambda: rows._epilogue(product, x0, time_weight, bias, *PLAIN)}
     return Work(calls, bytes=2 * product.numel() * 2, share=0.85 if count > 4096 else 0.0)
 
 
 def _backward(count: int, width: int, device: torch.device) -> Work:
     grad = torch.randn(count, width, device=device, dtype=BF16)
     x0, time_weight = torch.rand(count, 1, device=device), torch.rand(width, device=device)
-    calls = {"ours": lambda: rows._backward(grad, x0, time_weight)}
+    calls = {"ours": lambda: rows._backward(grad, x0, time_weight, None, None, None, "")}
     return Work(calls, bytes=grad.numel() * 2, share=0.8 if count > 4096 else 0.0)
 
 
@@ -79,11 +81,35 @@ def _layer(count: int, width: int, device: torch.device) -> Work:
     calls = {
         "ours": step(linear, parts),
         "eager": step(naive.linear, parts),
-        "compile": step(torch.compile(naive.linear, dynamic=False), parts),
         "nn.Linear": step(F.linear, euclidean),
     }
+    if count > 4096:
+        calls["compile"] = step(torch.compile(naive.linear, dynamic=False), parts)
     goals = {"eager": 2.5, "compile": 1.05, "nn.Linear": 1 / 1.75} if count > 4096 else {}
     return Work(calls, flops=6 * count * width**2, goals=goals)
+
+
+def _feed_forward(count: int, width: int, inner: int, device: torch.device) -> Work:
+    """Two maps with an activation between them: in one epilogue with the time, one after the other, and torch's."""
+    sizes = (count, width), (inner, width), (inner,), (inner,), (width, inner), (width,), (width,)
+    parts = [torch.randn(size, device=device, dtype=BF16).requires_grad_() for size in sizes]
+    slope = torch.randn(count, width, device=device, dtype=BF16)
+
+    def fused(x: Tensor, w1: Tensor, t1: Tensor, b1: Tensor, w2: Tensor, t2: Tensor, b2: Tensor) -> Tensor:
+        y, y0 = linear_with_time(x, w1, t1, b1, activation="relu")
+        return linear(y, w2, t2, b2, x0=y0)
+
+    def apart(x: Tensor, w1: Tensor, t1: Tensor, b1: Tensor, w2: Tensor, t2: Tensor, b2: Tensor) -> Tensor:
+        return linear(linear(x, w1, t1, b1).relu(), w2, t2, b2)
+
+    def euclidean(x: Tensor, w1: Tensor, t1: Tensor, b1: Tensor, w2: Tensor, t2: Tensor, b2: Tensor) -> Tensor:
+        return F.linear(F.linear(x, w1, b1).relu(), w2, b2)
+
+    def step(function: Callable[..., Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(function(*parts), parts, slope, allow_unused=True)
+
+    calls = {"ours": step(fused), "ours, apart": step(apart), "nn.Linear": step(euclidean)}
+    return Work(calls, flops=12 * count * width * inner)
 
 
 @torch.no_grad()
@@ -91,8 +117,8 @@ def _forward(count: int, width: int, device: torch.device) -> Work:
     x, weight, time_weight, bias = (part.detach() for part in _parts(count, width, device))
     x0 = naive.time(x)
     calls = {
-        "ours": lambda: rows._product(x, weight, x0, time_weight, bias),
-        "vendor's product, then rows": lambda: rows._epilogue(F.linear(x, weight), x0, time_weight, bias),
+        "ours": lambda: rows._product(x, weight, x0, time_weight, bias, *PLAIN),
+        "vendor's product, then rows": lambda: rows._epilogue(F.linear(x, weight), x0, time_weight, bias, *PLAIN),
         "nn.Linear": lambda: F.linear(x, weight, bias),
     }
     return Work(calls, flops=2 * count * width**2, bytes=2 * (2 * x.numel() + weight.numel()))

@@ -23,7 +23,13 @@ def launches() -> list[Launch]:
         Launch(f"product-n{width}-{_short(dtype)}", partial(_product, width, dtype))
         for width, dtype in ((128, torch.bfloat16), (256, torch.bfloat16), (512, torch.bfloat16), (512, torch.float16))
     ]
-    return [*by_row, Launch("backward-n8192-bf16", partial(_backward, 8192, torch.bfloat16)), *fused]
+    ends = [
+        Launch(f"{name}-n2048-bf16-{activation}-time", partial(call, 2048, torch.bfloat16, activation))
+        for name, call in (("epilogue", _epilogue), ("backward", _backward))
+        for activation in ("relu", "gelu", "silu", "tanh")
+    ]
+    ends.append(Launch("product-n512-bf16-gelu-time", partial(_product, 512, torch.bfloat16, "gelu")))
+    return [*by_row, Launch("backward-n8192-bf16", partial(_backward, 8192, torch.bfloat16)), *fused, *ends]
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -38,20 +44,23 @@ def _time(width: int, dtype: torch.dtype) -> None:
     triton.time_of(_rows(width, dtype), None, 1.0)
 
 
-def _epilogue(width: int, dtype: torch.dtype) -> None:
+def _epilogue(width: int, dtype: torch.dtype, activation: str = "") -> None:
     time_weight, bias = (torch.empty(width, device="cuda") for _ in range(2))
-    triton.epilogue(_rows(width, dtype), _rows(1), time_weight, bias)
+    triton.epilogue(_rows(width, dtype), _rows(1), time_weight, bias, activation, activation != "", None, 1.0)
 
 
-def _backward(width: int, dtype: torch.dtype) -> None:
-    triton.backward(_rows(width, dtype), _rows(1), torch.empty(width, device="cuda"))
+def _backward(width: int, dtype: torch.dtype, activation: str = "") -> None:
+    grad, x0, time_weight = _rows(width, dtype), _rows(1), torch.empty(width, device="cuda")
+    kept = _rows(width, dtype) if activation else None
+    triton.backward(grad, x0, time_weight, kept, x0 if activation else None, x0 if activation else None, activation)
 
 
 def _add_time(width: int, dtype: torch.dtype) -> None:
     triton.add_time(_rows(width, dtype), _rows(width, dtype), _rows(1))
 
 
-def _product(width: int, dtype: torch.dtype) -> None:
+def _product(width: int, dtype: torch.dtype, activation: str = "") -> None:
     weight = torch.empty(width, 512, dtype=dtype, device="cuda")
     time_weight, bias = (torch.empty(width, device="cuda") for _ in range(2))
-    triton.product(_rows(512, dtype), weight, _rows(1), time_weight, bias)
+    timed = activation != ""
+    triton.product(_rows(512, dtype), weight, _rows(1), time_weight, bias, activation, timed, None, 1.0)

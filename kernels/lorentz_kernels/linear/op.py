@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lorentz_kernels.dispatch import choose, composes
 from lorentz_kernels.linear import closed, naive, rows
+from lorentz_kernels.linear.activation import Epilogue, check
 from lorentz_kernels.linear.naive import Curvature
 
 
@@ -20,9 +22,11 @@ def linear(
     bias: Tensor | None = None,
     c: Curvature = 1.0,
     *,
+    activation: str | None = None,
+    x0: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Return W x + w_t x0 + b, a linear map of ambient coordinates, x0 = sqrt(1/c + |x|^2) in float32 or better.
+    """Return f(W x + w_t x0 + b), a linear map of ambient coordinates, x0 = sqrt(1/c + |x|^2) in float32 or better.
 
     Args:
         x: points, (..., in).
@@ -30,6 +34,8 @@ def linear(
         time_weight: w_t, (out).
         bias: b, (out).
         c: the curvature is -c: a float, or a tensor that broadcasts to (..., 1).
+        activation: f, of each coordinate: "relu", "gelu", "silu", "tanh", or none for the identity.
+        x0: the time of x, (..., 1), where `linear_with_time` has given it; derivatives go through it.
         backend: "triton" or "torch" instead of what `dispatch.choose` picks. Triton takes one c
             for all rows and up to 8192 outputs.
 
@@ -38,28 +44,65 @@ def linear(
         any order and in forward mode.
 
     Raises:
-        ValueError: the shapes do not fit, or the backend cannot run.
+        ValueError: the shapes do not fit, the activation is none of these, or the backend cannot run.
     """
-    _check(x, weight, time_weight, bias)
-    chosen = choose(x, weight, time_weight, bias, backend=backend) if len(weight) <= rows.WIDEST else "torch"
+    found: Tensor = _run(naive.linear, False, x, weight, time_weight, bias, c, activation, x0, backend)
+    return found
+
+
+def linear_with_time(
+    x: Tensor,
+    weight: Tensor,
+    time_weight: Tensor,
+    bias: Tensor | None = None,
+    c: Curvature = 1.0,
+    *,
+    activation: str | None = None,
+    x0: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return y as `linear` does, and its time y0 = sqrt(1/c + |y|^2), (..., 1), in float32 or better.
+
+    y0 is what the next map takes as `x0`: its rows are then read once less forward, and once less backward.
+    """
+    y, y0 = _run(naive.linear_with_time, True, x, weight, time_weight, bias, c, activation, x0, backend)
+    return y, y0
+
+
+def _run(
+    specification: Callable[..., Any],
+    timed: bool,
+    x: Tensor,
+    weight: Tensor,
+    time_weight: Tensor,
+    bias: Tensor | None,
+    c: Curvature,
+    activation: str | None,
+    x0: Tensor | None,
+    backend: str | None,
+) -> Any:
+    _check(x, weight, time_weight, bias, x0)
+    name = check(activation)
+    chosen = choose(x, weight, time_weight, bias, x0, backend=backend) if len(weight) <= rows.WIDEST else "torch"
     per_row = isinstance(c, Tensor) and c.numel() != 1
     compiled = chosen == "torch" and torch.compiler.is_compiling()  # the compiler fuses more than a closed form does
-    if per_row or compiled or composes(x, weight, time_weight, bias, c if isinstance(c, Tensor) else None):
-        return naive.linear(x, weight, time_weight, bias, c)
     dtype = torch.get_autocast_dtype(x.device.type) if _casts(x) else x.dtype
-    if dtype == x.dtype != weight.dtype:
-        return naive.linear(x, weight, time_weight, bias, c)  # whatever torch makes of mixed dtypes
-    result: Tensor = _Linear.apply(x, weight, time_weight, bias, c, dtype, rows if chosen == "triton" else closed)
-    return result
+    mixed = dtype == x.dtype != weight.dtype  # is whatever torch makes of it
+    if per_row or compiled or mixed or composes(x, weight, time_weight, bias, x0, c if isinstance(c, Tensor) else None):
+        return specification(x, weight, time_weight, bias, c, activation=activation, x0=x0)
+    module = rows if chosen == "triton" else closed
+    return _Linear.apply(x, weight, time_weight, bias, c, x0, dtype, module, name, timed)
 
 
-def _check(x: Tensor, weight: Tensor, time_weight: Tensor, bias: Tensor | None) -> None:
+def _check(x: Tensor, weight: Tensor, time_weight: Tensor, bias: Tensor | None, x0: Tensor | None) -> None:
     out = weight.shape[:1]
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or time_weight.shape != out:
         shapes = tuple(x.shape), tuple(weight.shape), tuple(time_weight.shape)
         raise ValueError(f"expected x (..., in), weight (out, in), time_weight (out), got {shapes}")
     if bias is not None and bias.shape != out:
         raise ValueError(f"expected bias {tuple(out)} or none, got {tuple(bias.shape)}")
+    if x0 is not None and x0.shape != (*x.shape[:-1], 1):
+        raise ValueError(f"expected the times of x, {(*x.shape[:-1], 1)}, got {tuple(x0.shape)}")
 
 
 def _casts(x: Tensor) -> bool:
@@ -84,31 +127,68 @@ class _Linear(torch.autograd.Function):
         time_weight: Tensor,
         bias: Tensor | None,
         c: Curvature,
+        x0: Tensor | None,
         dtype: torch.dtype,
         module: Any,
-    ) -> Tensor:
+        activation: str,
+        timed: bool,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        given = None if x0 is None else x0.reshape(-1, 1)
         with _as_written(x):
-            y, x0 = module.forward(x.reshape(-1, x.shape[-1]), weight, time_weight, bias, c, dtype)
-        ctx.save_for_backward(x, weight, time_weight, x0, c if isinstance(c, Tensor) else None)
-        ctx.number, ctx.module, ctx.bias = c, module, None if bias is None else bias.dtype
-        return y.view(*x.shape[:-1], len(weight))
+            found = module.forward(
+                x.reshape(-1, x.shape[-1]), weight, time_weight, bias, c, given, dtype, activation, timed
+            )
+        kept = found.y if found.kept is None and (activation or timed) else found.kept
+        tensor = c if isinstance(c, Tensor) else None
+        ctx.save_for_backward(x, weight, time_weight, bias, tensor, x0, found.x0, kept, found.y0)
+        ctx.number, ctx.module, ctx.activation = c, module, activation
+        y = found.y.view(*x.shape[:-1], len(weight))
+        return (y, found.y0.view(*x.shape[:-1], 1)) if timed else y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, time_weight, x0, tensor = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, to_y0: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        x, weight, time_weight, bias, tensor, x0, time, kept, y0 = ctx.saved_tensors
         c = ctx.number if tensor is None else tensor
         with _as_written(x):
-            if torch.is_grad_enabled():  # a second derivative is wanted: the composition knows it
-                found = naive.gradients(grad, x, weight, time_weight, c)
-            else:
-                flat, points = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
-                found = ctx.module.backward(flat, points, x0, weight, time_weight, c, ctx.needs_input_grad)
+            if torch.is_grad_enabled():  # a second derivative is wanted: the specification knows it
+                inputs = x, weight, time_weight, bias, tensor, x0
+                found = _composed_gradients(inputs, c, ctx.activation, (grad, to_y0), ctx.needs_input_grad)
+                return *found, *_REST
+            flat, points = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
+            epilogue = Epilogue(ctx.activation, kept, y0, None if to_y0 is None else to_y0.reshape(-1, 1))
+            found = ctx.module.backward(
+                flat, points, time, weight, time_weight, c, x0 is None, epilogue, ctx.needs_input_grad
+            )
         return (
             None if found.x is None else found.x.view(x.shape),
             found.weight,
             found.time_weight,
-            None if ctx.bias is None or found.bias is None else found.bias.to(ctx.bias),
+            None if bias is None or found.bias is None else found.bias.to(bias.dtype),
             None if tensor is None or found.c is None else found.c.reshape(c.shape).to(c.dtype),
-            None,
-            None,
+            None if x0 is None or found.x0 is None else found.x0.view(x0.shape).to(x0.dtype),
+            *_REST,
         )
+
+
+_REST = (None,) * 4  # dtype, module, activation and whether the time is wanted
+
+
+def _composed_gradients(
+    inputs: Sequence[Tensor | None],
+    c: Curvature,
+    activation: str,
+    upstream: tuple[Tensor, Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the gradients with graphs of their own, computed in the dtype of the upstream gradient."""
+    leaves: list[Any] = [None if part is None else part.view_as(part) for part in inputs]
+    x, weight, time_weight, bias, tensor, x0 = leaves
+    cast: list[Any] = [None if part is None else part.to(upstream[0].dtype) for part in (x, weight, bias)]
+    y = naive.linear(
+        cast[0], cast[1], time_weight, cast[2], c if tensor is None else tensor,
+        activation=activation or None, x0=naive.time(x, c if tensor is None else tensor) if x0 is None else x0,
+    )  # fmt: skip
+    outputs = [y] if upstream[1] is None else [y, naive.time(y, c if tensor is None else tensor)]
+    wanted = [leaf for leaf, need in zip(leaves, needed, strict=False) if need]
+    found = iter(torch.autograd.grad(outputs, wanted, upstream[: len(outputs)], create_graph=True, allow_unused=True))
+    return [next(found) if need else None for _, need in zip(leaves, needed, strict=False)]

@@ -201,22 +201,25 @@ def moments(
     timed = score.squared_radius is not None
     if rows == 0:
         return score.scale.new_empty(0), score.scale.new_empty(0, width + timed)
-    given = operands(score, precision)
-    config = config or pick(
-        "linear_logsumexp", "mean" if mean else "forward", given.table, width=given.width, side=given.side
-    )
-    splits = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], score.query.device)
-    share = triton.cdiv(triton.cdiv(entries, splits), config["ENTRIES"]) * config["ENTRIES"]
-    new = score.scale.new_empty
-    top, total = new(splits, rows), new(splits, rows)
-    sums = new(splits, rows, given.columns) if mean else None
-    side_sums = new(splits, rows, SIDE.value) if mean and given.query_side is not None else None
-    factor = given.scale * LOG2E
-    logsumexp_forward[(triton.cdiv(rows, config["ROWS"]), splits)](
-        given.query, given.table, given.query_side, given.table_side, factor, top, total, sums, side_sums,
-        rows, entries, share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision,
-        **config, enable_fp_fusion=True,
-    )  # fmt: skip
+    given, device = operands(score, precision), score.query.device
+    new, factor = score.scale.new_empty, given.scale * LOG2E
+
+    def run(config: Config) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        count = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], device)
+        share = triton.cdiv(triton.cdiv(entries, count), config["ENTRIES"]) * config["ENTRIES"]
+        sums = new(count, rows, given.columns) if mean else None
+        side_sums = new(count, rows, SIDE.value) if mean and given.query_side is not None else None
+        top, total = new(count, rows), new(count, rows)
+        logsumexp_forward[(triton.cdiv(rows, config["ROWS"]), count)](
+            given.query, given.table, given.query_side, given.table_side, factor, top, total, sums, side_sums,
+            rows, entries, share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision,
+            **config, enable_fp_fusion=True,
+        )  # fmt: skip
+        return top, total, sums, side_sums
+
+    sizes = {"width": given.width, "side": given.side, "rows": rows, "entries": entries}
+    kernel = "mean" if mean else "forward"
+    top, total, sums, side_sums = run(config or pick("linear_logsumexp", kernel, given.table, run, **sizes))
     parts = top * factor  # of each split: 2^parts total is its sum
     highest = parts.amax(dim=0)
     weight = torch.exp2(parts - highest)
@@ -242,21 +245,26 @@ def table_gradient(
     new = score.scale.new_empty
     if rows == 0:
         return score.scale.new_zeros(entries, width), score.scale.new_zeros(entries, 1 + timed)
-    given = operands(score, precision)
-    config = config or pick("linear_logsumexp", "backward", given.table, width=given.width, side=given.side)
-    splits = splits or splits_for(triton.cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], score.query.device)
-    share = triton.cdiv(triton.cdiv(rows, splits), config["ROWS"]) * config["ROWS"]
+    given, device = operands(score, precision), score.query.device
     weight = grad * given.scale
     largest = weight.abs().amax().clamp_min(torch.finfo(weight.dtype).tiny)
     lifted = (weight / largest * LIFT).contiguous()
-    sums = new(splits, entries, given.columns)
-    side_sums = None if given.table_side is None else new(splits, entries, SIDE.value)
-    logsumexp_backward[(triton.cdiv(entries, config["ENTRIES"]), splits)](
-        given.query, given.table, given.query_side, given.table_side, given.scale * LOG2E,
-        torch.where(lse == -torch.inf, torch.inf, lse * LOG2E), lifted, sums, side_sums,
-        rows, entries, share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision,
-        **config, enable_fp_fusion=True,
-    )  # fmt: skip
+    factor, exponent = given.scale * LOG2E, torch.where(lse == -torch.inf, torch.inf, lse * LOG2E)
+
+    def run(config: Config) -> tuple[Tensor, Tensor | None]:
+        count = splits or splits_for(triton.cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], device)
+        share = triton.cdiv(triton.cdiv(rows, count), config["ROWS"]) * config["ROWS"]
+        sums = new(count, entries, given.columns)
+        side_sums = None if given.table_side is None else new(count, entries, SIDE.value)
+        logsumexp_backward[(triton.cdiv(entries, config["ENTRIES"]), count)](
+            given.query, given.table, given.query_side, given.table_side, factor, exponent, lifted, sums, side_sums,
+            rows, entries, share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision,
+            **config, enable_fp_fusion=True,
+        )  # fmt: skip
+        return sums, side_sums
+
+    sizes = {"width": given.width, "side": given.side, "rows": rows, "entries": entries}
+    sums, side_sums = run(config or pick("linear_logsumexp", "backward", given.table, run, **sizes))
     unlift = largest / LIFT
     grad_table = unlift * sums.narrow(2, 0, width).sum(dim=0)
     if side_sums is None:

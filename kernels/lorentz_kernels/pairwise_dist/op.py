@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorentz_kernels.dispatch import choose, transforming
 from lorentz_kernels.pairwise_dist import chunked, naive
-from lorentz_kernels.precision import full_precision
+from lorentz_kernels.precision import full_precision, on_device
 from lorentz_kernels.registry import operator
 
 
@@ -49,7 +49,7 @@ def _every_pair(x: Tensor, y: Tensor, c: float | Tensor, geodesic: bool, backend
         raise ValueError(f"expected c to be one number, got {tuple(c.shape)}")
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y = x.to(dtype), y.to(dtype)
-    squared_radius = 1 / torch.as_tensor(c).to(x.device, dtype).reshape(())
+    squared_radius = 1 / on_device(c, x, dtype).reshape(())
     with full_precision(x.device):
         if transforming():
             return (naive.dist if geodesic else naive.sqdist)(x, y, squared_radius)

@@ -124,8 +124,13 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `chunked.backward` does."""
     slack = weight * _tiles(x, y, squared_radius, None, GEODESIC=False, SLACK=True)
-    config = config or pick("pairwise_dist", "pull", x, size=x.shape[2])
-    of_x, of_square = _pull(weight, slack.sum(dim=2), x, y, squared_radius, config)
+
+    def run(config: Config) -> tuple[Tensor, Tensor]:
+        return _pull(weight, slack.sum(dim=2), x, y, squared_radius, config)
+
+    sizes = {"size": x.shape[2], "rows": x.shape[1], "columns": y.shape[1], "batch": len(x)}
+    config = config or pick("pairwise_dist", "pull", x, run, **sizes)
+    of_x, of_square = run(config)
     of_y, _ = _pull(weight.mT, -slack.sum(dim=1), y, x, squared_radius, config)
     return of_x, of_y, of_square.sum()
 
@@ -137,16 +142,20 @@ def _tiles(x: Tensor, y: Tensor, squared_radius: Tensor, config: Config | None, 
     out = x.new_empty(batch, rows, columns, dtype=torch.float32)
     if out.numel() == 0:
         return out
-    config = config or pick("pairwise_dist", "distance", x, size=size)
     x, y = _padded(x), _padded(y)
     times = [_time_in_two(points, squared_radius) for points in (x, y)]
     by_coordinate = [points.mT.clone(memory_format=torch.contiguous_format) for points in (x, y)]
     x_stride, y_stride = x.shape[1], y.shape[1]
-    grid = (triton.cdiv(rows, config["ROWS"]), triton.cdiv(columns, config["COLUMNS"]), batch)
-    distance_tiles[grid](
-        *by_coordinate, *times, squared_radius.float(), out, rows, columns, x_stride, y_stride, size,
-        **what, **config, enable_fp_fusion=True,
-    )  # fmt: skip
+
+    def run(config: Config) -> None:
+        grid = (triton.cdiv(rows, config["ROWS"]), triton.cdiv(columns, config["COLUMNS"]), batch)
+        distance_tiles[grid](
+            *by_coordinate, *times, squared_radius.float(), out, rows, columns, x_stride, y_stride, size,
+            **what, **config, enable_fp_fusion=True,
+        )  # fmt: skip
+
+    sizes = {"size": size, "rows": rows, "columns": columns, "batch": batch}
+    run(config or pick("pairwise_dist", "distance", x, run, **sizes))
     return out
 
 

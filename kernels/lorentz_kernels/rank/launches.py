@@ -21,4 +21,4 @@ def launches() -> list[Launch]:
 
 def _counts(dtype: torch.dtype, columns: int, lorentz: bool) -> None:
     score = empty_score(dtype, columns, lorentz)
-    counts(score, torch.empty(ROWS, dtype=torch.int64, device="cuda"), None, None, "bf16x3")
+    counts(score, torch.empty(ROWS, dtype=torch.int64, device="cuda"), None, None, "bf16x6")

@@ -26,7 +26,7 @@ def linear_rank(
     *,
     scale: float | Tensor = 1.0,
     exclude: tuple[Tensor, Tensor] | None = None,
-    precision: Precision = "bf16x3",
+    precision: Precision = "bf16x6",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count the entries of a table that score above each query's target, and those that score the same.
@@ -47,7 +47,7 @@ def linear_rank(
         scale: one number, or (N,); positive, or scores change their order.
         exclude: for each query, entries that do not count (the other known answers, in filtered evaluation): offsets
             (N + 1,) and indices (M,), those of query i at offsets[i]:offsets[i + 1]. The target always stays.
-        precision: of products of float32 tensors on a GPU, see `linear_logsumexp`.
+        precision: of products of float32 tensors on a GPU, see `linear_logsumexp`; by default 2^-24, that of float32.
         backend: "triton" or "torch", see `lorentz_kernels.dispatch`.
 
     Returns:
@@ -71,7 +71,7 @@ def lorentz_rank(
     beta: float | Tensor = 1.0,
     c: float | Tensor = 1.0,
     exclude: tuple[Tensor, Tensor] | None = None,
-    precision: Precision = "bf16x3",
+    precision: Precision = "bf16x6",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Count as `linear_rank` does, by Minkowski products of points given by their space parts.

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.score import Score
 from lorentz_kernels.score.triton import SIDE, Operands, load_rows, multiply, operands, splits_for
 
@@ -104,16 +104,23 @@ def counts(
     rows, entries = len(score.query), len(score.table)
     if rows == 0:
         return torch.empty_like(target), torch.empty_like(target)
-    given = operands(score, precision)
-    config = config or pick("rank", "tiles", given.table, width=given.width)
-    of_target = pair_products(given, torch.arange(rows, device=target.device), target, config)
-    splits = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], score.query.device)
-    share = triton.cdiv(triton.cdiv(entries, splits), config["ENTRIES"]) * config["ENTRIES"]
-    above, equal = (target.new_empty(splits, rows, dtype=torch.int32) for _ in range(2))
-    count_tiles[(triton.cdiv(rows, config["ROWS"]), splits)](
-        given.query, given.table, given.query_side, given.table_side, of_target, above, equal, rows, entries, share,
-        COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config, enable_fp_fusion=True,
-    )  # fmt: skip
+    given, device = operands(score, precision), score.query.device
+
+    def run(config: Config) -> tuple[Tensor, Tensor, Tensor]:
+        of_target = pair_products(given, torch.arange(rows, device=device), target, config)
+        count = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], device)
+        share = triton.cdiv(triton.cdiv(entries, count), config["ENTRIES"]) * config["ENTRIES"]
+        above, equal = (target.new_empty(count, rows, dtype=torch.int32) for _ in range(2))
+        count_tiles[(triton.cdiv(rows, config["ROWS"]), count)](
+            given.query, given.table, given.query_side, given.table_side, of_target, above, equal, rows, entries,
+            share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config,
+            enable_fp_fusion=True,
+        )  # fmt: skip
+        return of_target, above, equal
+
+    sizes = {"width": given.width, "sm": generation(), "rows": rows, "entries": entries}
+    config = config or pick("rank", "tiles", given.table, run, **sizes)
+    of_target, above, equal = run(config)
     above, equal = above.sum(dim=0), equal.sum(dim=0) - 1
     if offsets is not None and excluded is not None:
         row = torch.repeat_interleave(offsets.diff(), output_size=len(excluded))

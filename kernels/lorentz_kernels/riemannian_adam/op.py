@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.dispatch import choose
+from lorentz_kernels.precision import on_device
 from lorentz_kernels.registry import operator
 from lorentz_kernels.riemannian_adam.geodesic import Curvature
 from lorentz_kernels.riemannian_adam.in_place import Rows, replace
@@ -99,7 +100,7 @@ def _settings(rate: float | Tensor, bias2: float | Tensor, c: Curvature, like: T
     numbers = (rate, bias2, c)
     if not any(isinstance(number, Tensor) for number in numbers):
         return None
-    return torch.stack([torch.as_tensor(n).to(like.device, torch.float32).reshape(()) for n in numbers])
+    return torch.stack([on_device(n, like, torch.float32).reshape(()) for n in numbers])
 
 
 def _launch(x: Tensor, grad: Tensor, w: Tensor, v: Tensor, v_max: Tensor | None, *options: Any) -> None:

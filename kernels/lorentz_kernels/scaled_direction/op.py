@@ -69,7 +69,7 @@ def _closed(v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """Return the result and the lengths, (N, 1) in float32: 1, and negative as a sign, where v counts as zero."""
     length = _length(v)
     length = torch.where(length < torch.finfo(torch.float32).tiny ** 0.5, -1.0, length)
-    return (v * (radius / length.abs())).to(v.dtype), length
+    return (v * (radius / length.abs())).to(v.dtype).contiguous(), length
 
 
 def _length(v: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def _closed_backward(grad: Tensor, v: Tensor, radius: Tensor, length: Tensor) ->
     along = torch.linalg.vecdot(wide, seen).unsqueeze(-1) / length
     ratio = radius / length
     share = torch.where(zero, 0.0, ratio * (along / length))
-    return (wide * ratio).addcmul_(seen, share, value=-1).to(v.dtype), along
+    return (wide * ratio).addcmul_(seen, share, value=-1).to(v.dtype).contiguous(), along
 
 
 def _launch(v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorentz_kernels.dispatch import choose
+from lorentz_kernels.precision import on_device
 
 WIDEST = 512  # bytes of a row up to which it is one tile of the Triton kernels
 
@@ -48,7 +49,7 @@ def lorentzian(query: Tensor, table: Tensor, bias: Tensor | None, beta: float | 
     query, table = _aligned(query, table, bias)
     if isinstance(c, Tensor) and c.numel() != 1:
         raise ValueError(f"expected c to be one number, got {tuple(c.shape)}: points of one table have one curvature")
-    squared_radius = 1 / torch.as_tensor(c).to(query.device, wide(query.dtype)).reshape(())
+    squared_radius = 1 / on_device(c, query, wide(query.dtype)).reshape(())
     return Score(query, table, _wide(bias, query), _rows("beta", beta, query), squared_radius)
 
 
@@ -153,7 +154,7 @@ def _wide(bias: Tensor | None, like: Tensor) -> Tensor | None:
 
 def _rows(name: str, scale: float | Tensor, query: Tensor) -> Tensor:
     """Return a number for all queries, or one for each, as (N,)."""
-    given = torch.as_tensor(scale, device=query.device).to(wide(query.dtype))
+    given = on_device(scale, query, wide(query.dtype))
     if given.numel() != 1 and given.shape != query.shape[:1]:
         raise ValueError(f"expected {name} to be one number or (N,) = ({len(query)},), got {tuple(given.shape)}")
     return given.reshape(-1).expand(query.shape[0])

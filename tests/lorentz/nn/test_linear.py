@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 import lorentz.functional as LF
 import lorentz.nn as lnn
 from lorentz import Lorentz
+from lorentz.nn.linear import activated
 from tests import oracles
 
 curvatures = pytest.mark.parametrize("c", [0.25, 1.0, 4.0])
@@ -113,3 +116,21 @@ def test_a_learnable_manifold_shared_by_layers_is_one_parameter_that_learns() ->
 def test_ambient_points_are_refused_with_a_hint() -> None:
     with pytest.raises(ValueError, match=r"expected space coordinates \(..., 4\), got \(..., 5\): .*from_ambient"):
         lnn.Linear(4, 3)(LF.to_ambient(normal(2, 4)).float())
+
+
+@pytest.mark.parametrize(
+    "function", [nn.functional.relu, nn.functional.gelu, nn.functional.silu, torch.tanh, torch.sin]
+)
+def test_a_layer_and_its_activation_together_are_one_after_the_other(function: Callable[[Tensor], Tensor]) -> None:
+    x = normal(5, 4, seed=3)
+    for layer in (trained(0.5), trained(0.5, Lorentz(2.0)), nn.Linear(4, 3, dtype=torch.float64)):
+        torch.testing.assert_close(activated(layer, function, x), function(layer(x)))
+
+
+def test_whoever_listens_to_a_layer_hears_what_it_gave_before_the_activation() -> None:
+    layer, x, heard = trained(1.0), normal(5, 4), list[Tensor]()
+    expected = layer(x)
+    layer.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
+    out = activated(layer, nn.functional.relu, x)
+    torch.testing.assert_close(heard, [expected])
+    torch.testing.assert_close(out, expected.relu())

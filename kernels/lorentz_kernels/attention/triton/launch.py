@@ -7,33 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from triton import cdiv, next_power_of_2
-from triton.runtime import driver
 
+from lorentz_kernels.attention.given import parse
 from lorentz_kernels.attention.triton.backward_keys import attention_backward_keys
 from lorentz_kernels.attention.triton.backward_queries import attention_backward_queries
 from lorentz_kernels.attention.triton.forward import attention_forward
 from lorentz_kernels.attention.triton.pull_back import pull_back
 from lorentz_kernels.attention.triton.rows import PARTS, prepare
-from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.dispatch import interpreting
 
 ROWS = 32  # of the kernels that pass over rows
 
 
-def forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return points (B, H, L, m), what rounding took from them or the gaps of the means, lse and factor (B, H, L)."""
+    (q, k, v, mask, scale, c), _, (slope, curvature, causal, diagonal, centred) = parse(arguments)
     q, k, v = map(_rows, (q, k, v))
     batch, heads, queries, width = q.shape
     shape = (*q.shape[:3], v.shape[-1])
@@ -52,29 +41,14 @@ def forward(
             **_constants(q, k, v, mask, causal), **config, enable_fp_fusion=True,
         )  # fmt: skip
 
-    run(pick("attention", "forward", q, run, width=max(width, v.shape[-1]), sm=_generation()))
+    run(pick("attention", "forward", q, run, width=max(width, v.shape[-1]), sm=generation()))
     return point, rest, lse, factor
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: Tensor | None,
-    c: Tensor | None,
-    point: Tensor,
-    rest: Tensor,
-    lse: Tensor,
-    factor: Tensor,
-    slope: float,
-    curvature: float,
-    causal: bool,
-    diagonal: int,
-    centred: bool,
-) -> tuple[Tensor, ...]:
+def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Return the gradients of q, k, v; of scale, (B, H, L); of c, as parts (B, H, L) and (B, H_kv, S) to be added."""
+    given, (point, rest, lse, factor), (slope, curvature, causal, diagonal, centred) = parse(arguments)
+    q, k, v, mask, scale, c = given
     grad, q, k, v = map(_rows, (grad, q, k, v))
     batch, heads, queries, width = q.shape
     kv_heads, keys, value_width = k.shape[1], k.shape[2], v.shape[-1]
@@ -110,7 +84,7 @@ def backward(
             **constants, **config, enable_fp_fusion=True,
         )  # fmt: skip
 
-    sizes = {"width": max(width, value_width), "sm": _generation(), "unmasked": int(mask is None)}
+    sizes = {"width": max(width, value_width), "sm": generation(), "unmasked": int(mask is None)}
     run_keys(pick("attention", "backward_keys", q, run_keys, **sizes))
     run_queries(pick("attention", "backward_queries", q, run_queries, **sizes))
     return dq, dk, dv, to_scale, to_c, to_c_of_keys
@@ -176,8 +150,3 @@ def _constants(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: boo
 def _padded(width: int) -> int:
     """Return the width of a tile that tensor cores take."""
     return max(16, next_power_of_2(width))
-
-
-def _generation() -> int:
-    """Return the compute capability that kernels are compiled for, 90 for 9.0; tensor cores changed there."""
-    return 90 if interpreting() else int(driver.active.get_current_target().arch)
