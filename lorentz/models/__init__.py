@@ -1,11 +1,11 @@
 """Whole models made of the layers."""
 
 from lorentz.models.hybonet import EuclideanHyboNet, HyboNet
-from lorentz.models.isometric import EuclideanMuRE, LorentzMuRP, LorentzRotH
+from lorentz.models.isometric import EuclideanMuRE, EuclideanRotE, LorentzMuRP, LorentzRotH
 from lorentz.models.link_loss import (
+    contrastive_loss,
     draw_negatives,
     negative_sampling_loss,
-    radius_penalty,
     sampled_softmax_loss,
     softmax_loss,
 )
@@ -14,15 +14,16 @@ from lorentz.models.link_scorer import EuclideanScorer, LinkScorer, LorentzScore
 __all__ = [
     "EuclideanHyboNet",
     "EuclideanMuRE",
+    "EuclideanRotE",
     "EuclideanScorer",
     "HyboNet",
     "LinkScorer",
     "LorentzMuRP",
     "LorentzRotH",
     "LorentzScorer",
+    "contrastive_loss",
     "draw_negatives",
     "negative_sampling_loss",
-    "radius_penalty",
     "sampled_softmax_loss",
     "softmax_loss",
 ]
