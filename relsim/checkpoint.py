@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from relsim.errors import RelsimError
-from relsim.storage import atomic_folder, one_line, read_json, write_json
+from relsim.storage import atomic_folder, one_line, read_json, refuse_links, write_json
 
 MANIFEST = "checkpoint.json"
 _TENSORS = "state.safetensors"
@@ -45,6 +45,7 @@ def load(
     differing = [key for key, value in settings.items() if manifest["settings"].get(key) != value]
     if differing:
         raise RelsimError(f"{folder}: holds a training with other {', '.join(differing)}: use the same, or remove it")
+    refuse_links(folder / _TENSORS)
     try:
         flat = load_file(folder / _TENSORS, device=str(device))
     except Exception as error:  # whatever safetensors says of a truncated or foreign file

@@ -14,20 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from relsim.counts import CountsDistribution
+from relsim.denormals import zero_denormals_
 from relsim.distribution import FactDistribution, TableDistribution
 from relsim.errors import RelsimError
-from relsim.lorentz import LorentzDistribution
-from relsim.mlp import MLPDistribution
 from relsim.neural import ENTITY_ROWS, NeuralDistribution
+from relsim.registry import KINDS, class_of
 from relsim.storage import atomic_folder, check_source, one_line, read_json, write_json
-from relsim.training import zero_denormals_
 
 MANIFEST = "model.json"
 TENSORS = "model.safetensors"
 Tensors = dict[str, Tensor]
-NEURAL: dict[str, type[NeuralDistribution]] = {cls.kind: cls for cls in (MLPDistribution, LorentzDistribution)}
-KINDS: dict[str, type[FactDistribution]] = {**NEURAL, CountsDistribution.kind: CountsDistribution}
 
 
 def save_model(model: FactDistribution, path: str | Path) -> None:
@@ -104,7 +100,7 @@ def _readable(path: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _outline(folder: Path, description: dict[str, Any]) -> FactDistribution:
     """The model that a folder describes, without its parameters."""
     entities = _names(json.loads((folder / "entities.json").read_text(encoding="utf-8")))
-    model = KINDS[str(description["kind"])](entities, _names(description["relations"]), **description["config"])
+    model = class_of(str(description["kind"]))(entities, _names(description["relations"]), **description["config"])
     model.meta = dict(description["meta"])
     return model
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from relsim import checkpoint
 from relsim.counts import CountsDistribution
 from relsim.crew import Crew
+from relsim.denormals import zero_denormals_
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.grouping import Batch, GroupedFacts
@@ -138,13 +139,6 @@ def negative_log_likelihood(model: FactDistribution, facts: GroupedFacts, chunk:
         head, tail = head + of_head.item(), tail + of_tail.item()
     model.train(training)
     return head / facts.total, tail / facts.total
-
-
-def zero_denormals_(model: torch.nn.Module) -> None:
-    """Set parameters below the smallest normal number to zero: matrix products crawl on denormal ones."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter[parameter.abs() < torch.finfo(parameter.dtype).tiny] = 0
 
 
 def _prepared(kb: KB, seed: int) -> KB:

@@ -25,7 +25,8 @@ from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.estimators import Enumerate
 from relsim.mlp import MLPDistribution
-from relsim.models import KINDS, load_model, save_model
+from relsim.models import load_model, save_model
+from relsim.registry import class_of
 from relsim.training import fit_counts
 from tests.relsim.conftest import random_model
 
@@ -323,7 +324,7 @@ def test_the_files_are_json_and_safetensors_through_and_through(name: str, tmp_p
     save_model(model, tmp_path / "model")
     assert json.loads((tmp_path / "model" / "entities.json").read_text(encoding="utf-8")) == model.entities
     description = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))
-    assert KINDS[description["kind"]] is type(model)
+    assert class_of(description["kind"]) is type(model)
     tensors = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
     assert set(tensors) == set(model.state_dict())
 
