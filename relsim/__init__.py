@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
     from relsim.evolving import align, side_by_side, updated
     from relsim.exporting import export
+    from relsim.factored import ClassFactoredDistribution
     from relsim.ingest import open_kb
     from relsim.inverse import inverses
     from relsim.kb import KB, Triples
@@ -50,6 +51,7 @@ _HOMES = {
     "estimators": ["Enumerate", "MonteCarlo", "RaoBlackwell"],
     "evolving": ["align", "side_by_side", "updated"],
     "exporting": ["export"],
+    "factored": ["ClassFactoredDistribution"],
     "ingest": ["open_kb"],
     "inverse": ["inverses"],
     "kb": ["KB", "Triples"],
@@ -68,6 +70,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "KB",
+    "ClassFactoredDistribution",
     "CountsDistribution",
     "Divergence",
     "EntityNegativeSampler",

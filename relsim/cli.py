@@ -25,6 +25,7 @@ from relsim.options import COLUMNS as _COLUMNS
 from relsim.options import SEED as _SEED
 from relsim.options import examples as _examples
 from relsim.options import show as _show
+from relsim.registry import NEURAL
 
 if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
@@ -73,10 +74,10 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 @click.option(
     "--model",
     "kind",
-    type=click.Choice(["mlp", "lorentz"]),
+    type=click.Choice(list(NEURAL)),
     default="mlp",
     show_default=True,
-    help="Perceptrons, or maps of points of hyperbolic space.",
+    help="Perceptrons; maps of points of hyperbolic space; perceptrons with classes of entities, for over a million.",
 )
 @click.option("--counts", is_flag=True, help="Smoothed counts instead of the neural model; no training.")
 @click.option("--dim", type=SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")

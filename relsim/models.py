@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from relsim.denormals import zero_denormals_
-from relsim.distribution import FactDistribution, TableDistribution
+from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.neural import ENTITY_ROWS, NeuralDistribution
 from relsim.registry import KINDS, class_of
@@ -69,7 +69,7 @@ def read_model(path: str | Path, parts: Mapping[str, Callable[[int], slice]]) ->
         with torch.device("meta"):
             model = _outline(folder, description)
         if not isinstance(model, NeuralDistribution):
-            raise RelsimError(f"{path}: a {model.kind} model has no table to share: run one process")
+            raise RelsimError(f"{path}: a {model.kind} model is not trained: read it whole")
         state = {}
         with safe_open(folder / TENSORS, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118, it is no dictionary
@@ -79,6 +79,16 @@ def read_model(path: str | Path, parts: Mapping[str, Callable[[int], slice]]) ->
             raise KeyError("tensors of another model")
         model.support = state["support"]
     return model, state
+
+
+def kind_at(path: str | Path) -> str:
+    """Return the kind of the model in a folder, one of `relsim.registry.KINDS`.
+
+    Raises:
+        RelsimError: the folder is not a model, or is damaged.
+    """
+    with _readable(path) as (_, description):
+        return str(description["kind"])
 
 
 @contextmanager
@@ -105,7 +115,7 @@ def _outline(folder: Path, description: dict[str, Any]) -> FactDistribution:
     return model
 
 
-def fingerprint(model: TableDistribution) -> str:
+def fingerprint(model: FactDistribution) -> str:
     """Return a SHA-256 over what tells a model from others, in hexadecimal.
 
     Of what has a row for each entity, which may be spread over processes, sums and sums of squares enter.

@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
     from relsim.neural import NeuralDistribution
 
-NEURAL = {"mlp": "relsim.mlp.MLPDistribution", "lorentz": "relsim.lorentz.LorentzDistribution"}
+NEURAL = {
+    "mlp": "relsim.mlp.MLPDistribution",
+    "lorentz": "relsim.lorentz.LorentzDistribution",
+    "classes": "relsim.factored.ClassFactoredDistribution",
+}
 KINDS = {**NEURAL, "counts": "relsim.counts.CountsDistribution"}
 
 

@@ -101,7 +101,7 @@ def fit(
         torch.manual_seed(training.seed)
         support = torch.from_numpy(kb.support)
         fresh = model(kb.entities, kb.relations, support, dim=dim, hidden=hidden, bias=bias, dropout=dropout)
-        _start_from_counts(fresh, kb)
+        fresh.start_from(kb.train)
         if crew.size > 1:
             return _train_together(fresh, kb, training, crew, progress)
         fresh.to(device)
@@ -154,29 +154,13 @@ def _prepared(kb: KB, seed: int) -> KB:
     return kb
 
 
-def _start_from_counts(model: NeuralDistribution, kb: KB) -> None:
-    """Set the output biases to smoothed log-frequencies, where training would first spend an epoch to bring them."""
-    with torch.no_grad():
-        for bias, entity in ((model.head_bias, kb.train.head), (model.tail_bias, kb.train.tail)):
-            if bias is not None:
-                count = torch.from_numpy(entity).bincount(torch.from_numpy(kb.train.count), len(kb.entities))
-                start = (count + 0.5).log()
-                bias.copy_(start - start.mean())
-
-
 def batch_nll(model: FactDistribution, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the sums over the batch's facts, each as often as it was stated, of -log p(h | r) and -log p(t | h, r)."""
     relation, which = batch.relation.unique(return_inverse=True)
-    natural = model.head_natural(relation)
-    normaliser = model.head_partition(natural)[which]
-    head = batch.weight @ (normaliser - model.head_score(natural[which], batch.head)).to(batch.weight.dtype)
-    natural = model.tail_natural(batch.head, batch.relation)
+    head = batch.weight @ -model.stated_head(relation, which, batch.head).to(batch.weight.dtype)
     group = torch.repeat_interleave(torch.arange(len(batch.sizes), device=batch.sizes.device), batch.sizes)
-    score = model.tail_score(natural[group], batch.tail)
-    tail = batch.weight @ model.tail_partition(natural).to(batch.weight.dtype) - batch.counts @ score.to(
-        batch.counts.dtype
-    )
-    return head, tail
+    of_tail = model.stated_tail(batch.head, batch.relation, group, batch.tail)
+    return head, batch.counts @ -of_tail.to(batch.counts.dtype)
 
 
 def _train(model: Model, kb: KB, training: Training, folder: Path | None, progress: bool | None) -> Model:

@@ -29,6 +29,7 @@ from relsim.models import load_model, save_model
 from relsim.registry import class_of
 from relsim.training import fit_counts
 from tests.relsim.conftest import random_model
+from tests.relsim.test_factored import random_classes
 
 NAMES = ["plain", "with space", "東京 😀", "tab\tand\nbreak", '"quoted", \\', "", "<b>&amp;", "‮right to left", "plain "]
 FILES = ["entities.json", "model.json", "model.safetensors"]
@@ -55,6 +56,7 @@ MODELS: dict[str, Callable[[], FactDistribution]] = {
     "mlp": mlp,
     "mlp without bias": lambda: mlp(bias=False),
     "counts": counts,
+    "classes": lambda: random_classes(9, 3).float(),
 }
 
 
