@@ -5,6 +5,7 @@ CPU seconds on one thread. The naive procedure is that of the paper, extrapolate
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from relsim.comparing import compare
+from relsim.designs import FOLDER as DESIGNS
 from relsim.distribution import FactDistribution
 from relsim.divergence import Divergence
 from relsim.estimators import RaoBlackwell
@@ -102,17 +104,30 @@ def test_similar_on_fb15k_size(model: FactDistribution, matrix: Divergence, benc
 
 
 def test_the_command_similar_on_fb15k_size(folder: Path, benchmark: Any) -> None:
-    """The whole command, start of Python and reading the model included."""
+    """The whole command, start of Python and reading the model included: the first one, and the later ones.
+
+    The first question makes the design of the sampling and keeps it; the later ones are under 3 CPU-s.
+    """
     line = [sys.executable, "-m", "relsim", "similar", str(folder), load_model(folder).relations[5]]
 
-    def run() -> None:
+    def run() -> float:
+        before = _children()
         subprocess.run(line, check=True, capture_output=True)
+        return _children() - before
 
-    before = time.process_time(), _children()
+    shutil.rmtree(folder / DESIGNS, ignore_errors=True)
+    first = run()
+    later = [run() for _ in range(5)]
+    before = _children()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    benchmark.extra_info |= {
+        "first_cpu_s": first,
+        "median_cpu_s": float(np.median(later)),
+        "largest_cpu_s": max(later),
+        "import_torch_cpu_s": _children() - before,
+    }
     benchmark.pedantic(run, rounds=1)
-    cpu = _children() - before[1]
-    benchmark.extra_info |= {"cpu_s": cpu}
-    assert cpu <= 4 * NOISE
+    assert np.median(later) <= 3 * NOISE
 
 
 def test_redundant_on_fb15k_size(model: FactDistribution, matrix: Divergence, benchmark: Any) -> None:
