@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, linear_logsumexp_mean
 from relsim.errors import unknown_name
-from relsim.heads import left_vectors
+from relsim.heads import left_basis
 
 Names: TypeAlias = "str | int | Sequence[str] | Sequence[int] | Tensor"
 """What a caller may pass for entities or relations: a name, an index, several of either, or an index tensor."""
+
+
+FEATURE_ROWS = 1 << 15  # of the table at a time: 16 MiB of float64 for 64 columns
 
 
 class FactDistribution(nn.Module, ABC):
@@ -84,20 +87,31 @@ class FactDistribution(nn.Module, ABC):
         """
         log = torch.log_softmax(self.head_logits(self.head_natural(relation)).double(), dim=-1).T
         factor = log - log.mean(dim=0)
-        vectors = left_vectors(factor, factor.T @ factor, count) * len(log) ** 0.5
+        vectors = factor @ left_basis(factor.T @ factor, count) * len(log) ** 0.5
         return F.pad(vectors, (1, 0), value=1.0)
 
     def linear_features(self, natural: Tensor, statistic: Tensor, bias: Tensor | None, count: int) -> Tensor:
         """Return the same for a matrix of scores natural . statistic + bias, as thin as it is, which is never made."""
-        natural, statistic = natural.double(), statistic.double()
+        natural = natural.double()
         if bias is not None:
             natural = F.pad(natural, (0, 1), value=1.0)
-            statistic = torch.cat([statistic, bias.double()[:, None]], dim=1)
+        right = torch.linalg.qr(natural, mode="r").R.T  # scores = (statistic right) Q^T with Q^T Q = 1
         size = len(self.entities)
-        right = torch.linalg.qr(natural, mode="r").R  # scores = (statistic right^T) Q^T with Q^T Q = 1
-        factor = (statistic - self.total(statistic.sum(dim=0)) / size) @ right.T
-        vectors = left_vectors(factor, self.total(factor.T @ factor), count) * size**0.5
-        return self.all_rows(F.pad(vectors, (1, 0), value=1.0))
+
+        def factors() -> Iterator[Tensor]:
+            """Blocks of rows of statistic right, in double precision, which the table need not be copied to."""
+            for rows in range(0, len(statistic), FEATURE_ROWS):
+                block = statistic[rows : rows + FEATURE_ROWS].double()
+                if bias is not None:
+                    block = torch.cat([block, bias[rows : rows + FEATURE_ROWS, None].double()], dim=1)
+                yield block @ right
+
+        zero = right.new_zeros(right.shape[1])
+        mean = self.total(sum((factor.sum(dim=0) for factor in factors()), start=zero)) / size
+        gram = self.total(sum(((f - mean).T @ (f - mean) for f in factors()), start=torch.outer(zero, zero)))
+        basis = left_basis(gram, count) * size**0.5
+        vectors = [(factor - mean) @ basis for factor in factors()]
+        return self.all_rows(F.pad(torch.cat(vectors), (1, 0), value=1.0))
 
     def head_partition(self, natural: Tensor) -> Tensor:
         """Z of head conditionals (n, k), shape (n,); differentiable, for training."""

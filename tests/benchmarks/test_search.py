@@ -5,6 +5,7 @@ CPU seconds on one thread. The naive procedure is that of the paper, extrapolate
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,23 @@ def test_the_command_similar_on_fb15k_size(folder: Path, benchmark: Any) -> None
     assert np.median(later) <= 3 * NOISE
 
 
+@pytest.mark.slow
+def test_similar_among_10000_relations_of_a_million_entities(tmp_path: Path, benchmark: Any) -> None:
+    """Untrained synthetic vectors, in a process of its own, whose memory is measured; about 8 CPU minutes.
+
+    The design is made by the first question only. At this size there is no matrix to compare with; that the answer is
+    its row is shown where it can be made (above, and in `tests/relsim/test_search.py`).
+    """
+    line = [sys.executable, "-c", LARGE, str(tmp_path)]
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    benchmark.extra_info |= found
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert found["nearest"] == found["expected"]
+    assert found["design_cpu_s"] + found["largest_cpu_s"] <= 15 * 60
+    assert found["peak_gib"] <= 4
+
+
 def test_redundant_on_fb15k_size(model: FactDistribution, matrix: Divergence, benchmark: Any) -> None:
     """All pairs with a similarity of at least one half: those of the matrix, without most of it."""
     start = time.process_time()
@@ -145,6 +163,42 @@ def test_redundant_on_fb15k_size(model: FactDistribution, matrix: Divergence, be
     }
     benchmark.pedantic(lambda: len(found), rounds=1)
     assert cpu <= matrix.meta["cpu_seconds"]
+
+
+# asks for two relations, of which r8 has a near copy, r9
+LARGE = """
+import json, resource, sys, time
+import torch
+from relsim.designs import KeptDesigns
+from relsim.estimators import RaoBlackwell
+from relsim.search import nearest
+from tests.benchmarks.synthetic import synthetic_model
+torch.set_num_threads(1)
+model = synthetic_model()
+kept = KeptDesigns(RaoBlackwell(), sys.argv[1])
+start = time.process_time()
+with torch.no_grad():
+    kept.design(model, torch.arange(len(model.relations)))
+design = time.process_time() - start
+seconds, excluded, rows = [], [], []
+for name in ("r5", "r8"):
+    start = time.process_time()
+    found, effort = nearest(model, name, 10, estimator=kept)
+    seconds.append(time.process_time() - start)
+    excluded.append(effort.excluded / effort.pairs)
+    rows.append(effort.rows / effort.all_rows)
+    print(name, seconds[-1], effort, file=sys.stderr)
+print(json.dumps({
+    "design_cpu_s": design,
+    "mean_cpu_s": sum(seconds) / len(seconds),
+    "largest_cpu_s": max(seconds),
+    "pairs_never_evaluated": sum(excluded) / len(excluded),
+    "rows_evaluated": sum(rows) / len(rows),
+    "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    "nearest": found[0].name,
+    "expected": "r9",
+}))
+"""
 
 
 def _children() -> float:
