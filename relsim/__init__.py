@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from relsim.margin import SimilarityMarginLoss
     from relsim.mlp import MLPDistribution
     from relsim.models import load_model, save_model
+    from relsim.optimising import Training
     from relsim.report import write_report
     from relsim.sampling import EntityNegativeSampler, SimilarityNegativeSampler
     from relsim.search import covered_pairs, nearest, similar_pairs
     from relsim.similar import neighbours, similarity
-    from relsim.training import Training, fit, fit_counts
+    from relsim.training import fit, fit_counts
 
 _HOMES = {
     "comparing": ["compare", "merge"],
@@ -64,7 +65,8 @@ _HOMES = {
     "sampling": ["EntityNegativeSampler", "SimilarityNegativeSampler"],
     "search": ["covered_pairs", "nearest", "similar_pairs"],
     "similar": ["neighbours", "similarity"],
-    "training": ["Training", "fit", "fit_counts"],
+    "optimising": ["Training"],
+    "training": ["fit", "fit_counts"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

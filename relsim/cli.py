@@ -114,10 +114,11 @@ def fit(
     from relsim.crew import Crew
     from relsim.lock import alone
     from relsim.models import MANIFEST, save_model
+    from relsim.optimising import Training
     from relsim.registry import neural_class_of
     from relsim.storage import check_target
-    from relsim.training import Training, fit_counts
     from relsim.training import fit as train
+    from relsim.training import fit_counts
 
     check_target(model, MANIFEST)
     crew = Crew.joined()

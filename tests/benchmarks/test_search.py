@@ -23,9 +23,10 @@ from relsim.distribution import FactDistribution
 from relsim.divergence import Divergence
 from relsim.estimators import RaoBlackwell
 from relsim.models import load_model, save_model
+from relsim.optimising import Training
 from relsim.search import nearest, similar_pairs
 from relsim.similar import neighbours, symmetric_kl
-from relsim.training import Training, fit
+from relsim.training import fit
 from tests.benchmarks import naive
 from tests.benchmarks.conftest import CACHE
 from tests.benchmarks.synthetic import synthetic_kb

@@ -22,11 +22,13 @@ from relsim.estimators import Enumerate, RaoBlackwell
 from relsim.factored import ClassFactoredDistribution, by_role
 from relsim.grouping import GroupedFacts
 from relsim.kb import KB, Triples
+from relsim.likelihood import batch_nll
 from relsim.models import load_model, save_model
+from relsim.optimising import Training
 from relsim.search import nearest
 from relsim.sharded import load_sharded, shard
 from relsim.similar import neighbours
-from relsim.training import Training, batch_nll, fit, fit_counts
+from relsim.training import fit, fit_counts
 from tests.relsim.test_estimators import brute_force
 
 
