@@ -38,36 +38,46 @@ def class_mean(query: Tensor, log_weight: Tensor, table: Tensor, bias: Tensor | 
     return mean
 
 
-def some_classes(query: Tensor, which: Tensor, table: Tensor, bias: Tensor | None, size: int) -> Tensor:
-    """Return Z of class which_i for row i, (n,); differentiable, at the cost of these classes, in increasing order."""
+def log_within(query: Tensor, which: Tensor, row: Tensor, table: Tensor, bias: Tensor | None, size: int) -> Tensor:
+    """Return u . s_e + b_e - Z_c(u) for entities e in rows (m,) of the table, c the class of e, u = query[which], (m,).
+
+    Differentiable. Each class that occurs costs a product with its rows of the table, for all u that ask for it.
+    """
     offset = table.new_zeros(len(table)) if bias is None else bias
-    result: Tensor = _SomeClasses.apply(query, which, table, offset, size)
+    result: Tensor = _LogWithin.apply(query, which, row, table, offset, size)
     return result
 
 
-class _SomeClasses(torch.autograd.Function):
-    """One product per class that occurs, forward and, made anew, backward: slices of autograd cost the table each."""
+class _LogWithin(torch.autograd.Function):
+    """Scores and log-partitions with one gradient of the table: a slice of autograd's would cost a table each."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, which: Tensor, table: Tensor, bias: Tensor, size: int) -> Tensor:
-        ctx.pieces = _pieces(which, len(table), size)
-        partition = query.new_empty(len(query))
+    def forward(ctx: Any, query: Tensor, which: Tensor, row: Tensor, table: Tensor, bias: Tensor, size: int) -> Tensor:
+        pair, fact = (row // size * len(query) + which).unique(return_inverse=True)  # in increasing order of classes
+        asked = pair % len(query)
+        ctx.pieces = _pieces(pair // len(query), len(table), size)
+        partition = query.new_empty(len(pair))
         for mine, rows in ctx.pieces:
-            partition[mine] = torch.logsumexp(torch.addmm(bias[rows], query[mine], table[rows].mT), dim=1)
-        ctx.save_for_backward(query, table, bias, partition)
-        return partition
+            partition[mine] = torch.logsumexp(torch.addmm(bias[rows], query[asked[mine]], table[rows].mT), dim=1)
+        ctx.save_for_backward(query, which, row, table, bias, asked, fact, partition)
+        return (query[which] * table[row]).sum(dim=1) + bias[row] - partition[fact]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, table, bias, partition = ctx.saved_tensors
+        query, which, row, table, bias, asked, fact, partition = ctx.saved_tensors
         of_query, of_table, of_bias = (torch.zeros_like(value) for value in (query, table, bias))
+        of_partition = torch.zeros_like(partition).index_add_(0, fact, -grad)
         for mine, rows in ctx.pieces:
-            score = torch.addmm(bias[rows], query[mine], table[rows].mT)
-            weight = score.sub_(partition[mine, None]).exp_().mul_(grad[mine, None])
-            of_query[mine] = weight @ table[rows]
-            of_table[rows] = weight.mT @ query[mine]
+            some = asked[mine]
+            score = torch.addmm(bias[rows], query[some], table[rows].mT)
+            weight = score.sub_(partition[mine, None]).exp_().mul_(of_partition[mine, None])
+            of_query.index_add_(0, some, weight @ table[rows])
+            of_table[rows] = weight.mT @ query[some]
             of_bias[rows] = weight.sum(dim=0)
-        return of_query, None, of_table, of_bias, None
+        of_query.index_add_(0, which, grad[:, None] * table[row])
+        of_table.index_add_(0, row, grad[:, None] * query[which])
+        of_bias.index_add_(0, row, grad)
+        return of_query, None, None, of_table, of_bias, None
 
 
 def _pieces(which: Tensor, entities: int, size: int) -> list[tuple[slice, slice]]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from relsim.classsum import all_classes, class_mean, some_classes
+from relsim.classsum import all_classes, class_mean, log_within
 from relsim.mlp import Perceptron
 from relsim.neural import NeuralDistribution, log_frequency
 
@@ -198,11 +198,7 @@ class ClassFactoredDistribution(NeuralDistribution):
         row = self.position[entity]
         group = row // self.class_size
         log_share = torch.log_softmax(self._between(query, between), dim=1)[which, group]
-        pair, fact = (group * len(query) + which).unique(return_inverse=True)  # in increasing order of classes
-        asked = pair // len(query), pair % len(query)
-        within = some_classes(query[asked[1]], asked[0], self.entity, bias, self.class_size)
-        score = (query[which] * self.entity[row]).sum(dim=1)
-        return log_share + (score if bias is None else score + bias[row]) - within[fact]
+        return log_share + log_within(query, which, row, self.entity, bias, self.class_size)
 
 
 def by_role(facts: Triples, entities: int) -> NDArray[np.int64]:

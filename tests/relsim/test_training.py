@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from relsim import training as module
+from relsim import loop as module
 from relsim.data import nations
 from relsim.denormals import zero_denormals_
 from relsim.errors import RelsimError
