@@ -44,7 +44,7 @@ def fit(
     over all entities. Where the KB has no validation facts, a tenth of the training facts is held out.
 
     Args:
-        model: the class, `MLPDistribution` or `LorentzDistribution`.
+        model: the class: `MLPDistribution`, `LorentzDistribution` or `ClassFactoredDistribution`.
         dim, hidden, bias, dropout: see `NeuralDistribution`.
         training: see `Training`.
         resume: a folder for checkpoints, written after every epoch. An interrupted call with the same folder goes on
