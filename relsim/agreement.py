@@ -1,0 +1,128 @@
+"""How well a similarity of relations agrees with pairs that people call similar: ranking statistics, with intervals.
+
+Pairs that share a relation are not independent. So both resampling and permuting act on relations, not on pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
+Statistic: TypeAlias = Callable[..., Floats]
+"""`auc` or `average_precision`."""
+
+
+def auc(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Return the area under the ROC curve: the probability that a positive scores above a negative, ties half.
+
+    Args:
+        positive: (n,) whether each item is positive.
+        score: (n,) higher is more positive.
+        weight: (n,) or (draws, n), at least 0; how often each item counts, by default once.
+
+    Returns:
+        A 0-d array, or (draws,); NaN where positives or negatives have no weight.
+    """
+    true, false = _by_score(positive, score, weight)
+    below = np.cumsum(false, axis=-1) - false / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((true * below).sum(-1) / (true.sum(-1) * false.sum(-1)))
+
+
+def average_precision(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> Floats:
+    """Return sum_k (recall_k - recall_{k-1}) precision_k over the distinct scores as thresholds, from above.
+
+    Arguments and result as of `auc`. Its value for random scores is the share of positives.
+    """
+    true, false = (part[..., ::-1] for part in _by_score(positive, score, weight))
+    found = np.cumsum(true, axis=-1)
+    taken = found + np.cumsum(false, axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(taken > 0, found / np.maximum(taken, 1e-300), 0.0)
+        return np.asarray((true * precision).sum(-1) / true.sum(-1))
+
+
+def _by_score(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None) -> tuple[Floats, Floats]:
+    """Return the weights of positives and of negatives at each distinct score, ascending, (..., distinct) each."""
+    labels, values = np.asarray(positive, dtype=bool), np.asarray(score, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != values.shape:
+        raise ValueError(f"expected labels and scores (n,), got shapes {labels.shape} and {values.shape}")
+    if np.isnan(values).any():
+        raise ValueError("expected scores that can be ordered, got NaN")
+    weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    parts = (weights * chosen for chosen in (labels, ~labels))
+    true, false = (np.add.reduceat(part[..., order], first, axis=-1) for part in parts)
+    return true, false
+
+
+def gold_matrix(relations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
+    """Return whether two relations are a judged pair, either way, (R, R); unknown names and self-pairs do not count."""
+    index = {name: i for i, name in enumerate(relations)}
+    gold = np.zeros((len(relations), len(relations)), dtype=bool)
+    for a, b in pairs:
+        if a in index and b in index and a != b:
+            gold[index[a], index[b]] = gold[index[b], index[a]] = True
+    return gold
+
+
+def above(matrix: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Return the entries of (..., R, R) above the diagonal, one for each pair, (..., R (R - 1) / 2)."""
+    a, b = np.triu_indices(matrix.shape[-1], 1)
+    return matrix[..., a, b]
+
+
+def bootstrap(
+    gold: NDArray[np.bool_],
+    scores: Mapping[str, Floats],
+    statistic: Statistic = auc,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Return the statistic of each score (R, R) on `draws` resamples of the relations, the same for all scores.
+
+    A resample takes R relations with replacement; a pair of distinct relations then counts as often as both of its
+    relations were drawn, the product of the two numbers. Resamples without positives are left out.
+
+    Source: Snijders and Borgatti, Non-parametric standard errors and tests for network statistics, 1999.
+    """
+    size = len(gold)
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(size, np.full(size, 1 / size), size=draws)
+    a, b = np.triu_indices(size, 1)
+    weight = (times[:, a] * times[:, b]).astype(np.float64)
+    positive = above(gold)
+    weight = weight[(weight[:, positive].sum(1) > 0) & (weight[:, ~positive].sum(1) > 0)]
+    return {name: statistic(positive, above(score), weight) for name, score in scores.items()}
+
+
+def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Return the central interval of resampled values."""
+    low, high = np.quantile(np.asarray(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def permutation_test(
+    gold: NDArray[np.bool_], score: Floats, statistic: Statistic = auc, *, draws: int = 2000, seed: int = 0
+) -> float:
+    """Return the p-value of the hypothesis that the judged pairs have nothing to do with the score.
+
+    Under it, the names of the relations in the judgement can be exchanged: p is the share of renamings, the identity
+    counted among them, whose statistic is at least the observed one (the quadratic assignment procedure).
+
+    Source: Hubert and Schultz, Quadratic assignment as a general data analysis strategy, 1976.
+    """
+    rng = np.random.default_rng(seed)
+    flat = above(score)
+    observed = statistic(above(gold), flat)
+    renamed = (rng.permutation(len(gold)) for _ in range(draws))
+    beyond = sum(bool(statistic(above(gold[np.ix_(p, p)]), flat) >= observed - 1e-12) for p in renamed)
+    return (1 + beyond) / (1 + draws)
