@@ -6,7 +6,7 @@ Pairs that share a relation are not independent. So both resampling and permutin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,14 +21,14 @@ def auc(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) 
     """Return the area under the ROC curve: the probability that a positive scores above a negative, ties half.
 
     Args:
-        positive: (n,) whether each item is positive.
+        positive: (n,) or (draws, n), whether each item is positive.
         score: (n,) higher is more positive.
         weight: (n,) or (draws, n), at least 0; how often each item counts, by default once.
 
     Returns:
         A 0-d array, or (draws,); NaN where positives or negatives have no weight.
     """
-    true, false = _by_score(positive, score, weight)
+    _, true, false = _by_score(positive, score, weight)
     below = np.cumsum(false, axis=-1) - false / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((true * below).sum(-1) / (true.sum(-1) * false.sum(-1)))
@@ -39,28 +39,52 @@ def average_precision(positive: ArrayLike, score: ArrayLike, weight: ArrayLike |
 
     Arguments and result as of `auc`. Its value for random scores is the share of positives.
     """
-    true, false = (part[..., ::-1] for part in _by_score(positive, score, weight))
-    found = np.cumsum(true, axis=-1)
-    taken = found + np.cumsum(false, axis=-1)
+    true, false = (part[..., ::-1] for part in _by_score(positive, score, weight)[1:])
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(taken > 0, found / np.maximum(taken, 1e-300), 0.0)
-        return np.asarray((true * precision).sum(-1) / true.sum(-1))
+        return np.asarray((true * _precision(true, false)).sum(-1) / true.sum(-1))
 
 
-def _by_score(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None) -> tuple[Floats, Floats]:
-    """Return the weights of positives and of negatives at each distinct score, ascending, (..., distinct) each."""
+class Curve(NamedTuple):
+    """Precision and recall of taking what scores at least `threshold` (k,), descending; (k,) or (draws, k) each."""
+
+    threshold: Floats
+    precision: Floats
+    recall: Floats
+
+    @property
+    def f1(self) -> Floats:
+        """The harmonic mean of precision and recall."""
+        return 2 * self.precision * self.recall / np.maximum(self.precision + self.recall, 1e-300)
+
+
+def precision_recall(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> Curve:
+    """Return precision and recall at every distinct score; arguments as of `auc`."""
+    distinct, *parts = (part[..., ::-1] for part in _by_score(positive, score, weight))
+    true, false = parts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.cumsum(true, axis=-1) / true.sum(-1, keepdims=True)
+    return Curve(distinct, _precision(true, false), recall)
+
+
+def _precision(true: Floats, false: Floats) -> Floats:
+    found = np.cumsum(true, axis=-1)
+    return np.asarray(found / np.maximum(found + np.cumsum(false, axis=-1), 1e-300))
+
+
+def _by_score(positive: ArrayLike, score: ArrayLike, weight: ArrayLike | None) -> tuple[Floats, Floats, Floats]:
+    """Return the distinct scores, ascending, (k,), and the weights of positives and negatives there, (..., k) each."""
     labels, values = np.asarray(positive, dtype=bool), np.asarray(score, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != values.shape:
-        raise ValueError(f"expected labels and scores (n,), got shapes {labels.shape} and {values.shape}")
+    if values.ndim != 1 or labels.shape[-1:] != values.shape:
+        raise ValueError(f"expected labels (..., n) and scores (n,), got shapes {labels.shape} and {values.shape}")
     if np.isnan(values).any():
         raise ValueError("expected scores that can be ordered, got NaN")
-    weights = np.ones(len(labels)) if weight is None else np.asarray(weight, dtype=np.float64)
+    weights = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     parts = (weights * chosen for chosen in (labels, ~labels))
     true, false = (np.add.reduceat(part[..., order], first, axis=-1) for part in parts)
-    return true, false
+    return ordered[first], true, false
 
 
 def gold_matrix(relations: Sequence[str], pairs: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
@@ -111,9 +135,14 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
 
 
 def permutation_test(
-    gold: NDArray[np.bool_], score: Floats, statistic: Statistic = auc, *, draws: int = 2000, seed: int = 0
-) -> float:
-    """Return the p-value of the hypothesis that the judged pairs have nothing to do with the score.
+    gold: NDArray[np.bool_],
+    scores: Mapping[str, Floats],
+    statistic: Statistic = auc,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return for each score (R, R) the p-value of the hypothesis that the judged pairs have nothing to do with it.
 
     Under it, the names of the relations in the judgement can be exchanged: p is the share of renamings, the identity
     counted among them, whose statistic is at least the observed one (the quadratic assignment procedure).
@@ -121,8 +150,7 @@ def permutation_test(
     Source: Hubert and Schultz, Quadratic assignment as a general data analysis strategy, 1976.
     """
     rng = np.random.default_rng(seed)
-    flat = above(score)
-    observed = statistic(above(gold), flat)
-    renamed = (rng.permutation(len(gold)) for _ in range(draws))
-    beyond = sum(bool(statistic(above(gold[np.ix_(p, p)]), flat) >= observed - 1e-12) for p in renamed)
-    return (1 + beyond) / (1 + draws)
+    renamings = [rng.permutation(len(gold)) for _ in range(draws)]
+    labels = np.stack([above(gold), *(above(gold[np.ix_(p, p)]) for p in renamings)])
+    found = {name: statistic(labels, above(score)) for name, score in scores.items()}
+    return {name: float((values >= values[0] - 1e-12).mean()) for name, values in found.items()}

@@ -7,6 +7,7 @@ ln 2 whatever the smoothing (Lin, 1991).
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,15 +22,15 @@ from relsim.kb import KB
 Floats = NDArray[np.float64]
 
 
-def smoothed_tails(kb: KB, background: float = 0.01) -> Floats:
-    """Return p(t | r) = (1 - w) c(r, t) / c(r) + w (c(t) + 1) / (c + E), (R, E), for w = `background`.
+def smoothed_marginal(kb: KB, end: Literal["head", "tail"] = "tail", background: float = 0.01) -> Floats:
+    """Return p(e | r) = (1 - w) c(r, e) / c(r) + w (c(e) + 1) / (c + E) for heads or tails e, (R, E); w = `background`.
 
     c are counts of the facts of all splits. A relation without facts has the background alone.
     """
     if not 0 < background <= 1:
         raise ValueError(f"expected background in (0, 1], got {background}")
     counts = np.zeros((len(kb.relations), len(kb.entities)))
-    np.add.at(counts, (kb.facts.relation, kb.facts.tail), kb.facts.count)
+    np.add.at(counts, (kb.facts.relation, getattr(kb.facts, end)), kb.facts.count)
     every = counts.sum(axis=0) + 1
     own = counts.sum(axis=1, keepdims=True)
     share = np.where(own > 0, 1 - background, 0.0)

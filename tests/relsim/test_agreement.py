@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, mannwhitneyu
 
-from relsim.agreement import above, auc, average_precision, bootstrap, gold_matrix, interval, permutation_test
+from relsim.agreement import (
+    above,
+    auc,
+    average_precision,
+    bootstrap,
+    gold_matrix,
+    interval,
+    permutation_test,
+    precision_recall,
+)
 
 
 def _items(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +46,18 @@ def test_average_precision_is_the_sum_over_thresholds(seed: int) -> None:
     assert average_precision(positive, score) == pytest.approx(_brute_average_precision(positive, score), abs=1e-12)
 
 
+def test_the_curve_is_precision_and_recall_at_every_threshold() -> None:
+    positive, score = _items(4)
+    curve = precision_recall(positive, score)
+    assert curve.threshold.tolist() == sorted(set(score), reverse=True)
+    for threshold, precision, recall, f1 in zip(*curve, curve.f1, strict=True):
+        taken = score >= threshold
+        hits = (taken & positive).sum()
+        assert precision == pytest.approx(hits / taken.sum())
+        assert recall == pytest.approx(hits / positive.sum())
+        assert f1 == pytest.approx(2 * hits / (taken.sum() + positive.sum()))
+
+
 @pytest.mark.parametrize("statistic", [auc, average_precision])
 def test_a_weight_counts_an_item_so_often(statistic) -> None:  # type: ignore[no-untyped-def]
     positive, score = _items(7)
@@ -52,10 +73,24 @@ def test_a_perfect_order_has_one_and_no_positives_have_none(statistic) -> None: 
     assert np.isnan(statistic(np.zeros(4, bool), np.arange(4.0)))
 
 
+@pytest.mark.parametrize("statistic", [auc, average_precision])
+def test_labels_may_come_in_rows(statistic) -> None:  # type: ignore[no-untyped-def]
+    _, score = _items(8)
+    rows = np.random.default_rng(2).random((4, len(score))) < 0.4
+    assert statistic(rows, score) == pytest.approx(np.array([statistic(row, score) for row in rows]), abs=1e-12)
+
+
+def test_a_permutation_test_finds_what_is_there() -> None:
+    gold, score = _null(0, size=20)
+    p = permutation_test(gold, {"itself": gold.astype(float), "nothing": score}, draws=199)
+    assert p["itself"] == 1 / 200
+    assert p["nothing"] > 0.01
+
+
 def test_scores_that_cannot_be_ordered_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         auc([True, False], [np.nan, 1.0])
-    with pytest.raises(ValueError, match="expected labels and scores"):
+    with pytest.raises(ValueError, match="expected labels"):
         auc([True, False], [1.0])
 
 
@@ -79,7 +114,10 @@ def _null(seed: int, size: int = 14) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("statistic", [auc, average_precision])
 def test_permutation_p_values_are_uniform_on_null_data(statistic) -> None:  # type: ignore[no-untyped-def]
-    p = [permutation_test(*_null(seed), statistic, draws=99, seed=seed) for seed in range(200)]
+    p = []
+    for seed in range(300):
+        gold, score = _null(seed)
+        p.append(permutation_test(gold, {"s": score}, statistic, draws=99, seed=seed)["s"])
     assert kstest(p, "uniform").pvalue > 0.01
     assert np.mean(np.array(p) <= 0.05) <= 0.1
 

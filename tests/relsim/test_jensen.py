@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from relsim.jensen import jensen_shannon, jensen_shannon_of_facts, smoothed_tails
+from relsim.jensen import jensen_shannon, jensen_shannon_of_facts, smoothed_marginal
 from relsim.kb import KB
 from tests.relsim.conftest import random_model
 
@@ -45,19 +45,19 @@ def test_facts_agree_with_enumeration_within_their_standard_error() -> None:
     assert 0.7 < np.std(z) < 1.4
 
 
-def test_smoothed_tails_are_the_formula() -> None:
+def test_the_smoothed_marginal_is_the_formula() -> None:
     kb = KB.from_names([("a", "r", "b"), ("a", "r", "c"), ("b", "s", "c")], valid=[("c", "r", "c")])
     index = [kb.entities.index(name) for name in "abc"]
-    r, s = smoothed_tails(kb, 0.1)[:, index]
+    r, s = smoothed_marginal(kb, "tail", 0.1)[:, index]
     background = np.array([1, 2, 4]) / 7
     np.testing.assert_allclose(r, 0.9 * np.array([0, 1, 2]) / 3 + 0.1 * background)
     np.testing.assert_allclose(s, 0.9 * np.array([0, 0, 1]) + 0.1 * background)
     with pytest.raises(ValueError, match="background"):
-        smoothed_tails(kb, 0.0)
+        smoothed_marginal(kb, background=0.0)
 
 
 def test_a_relation_without_facts_is_the_background() -> None:
     kb = KB.from_names([("a", "r", "b")])
     bare = KB(kb.entities, [*kb.relations, "unused"], kb.splits)
-    np.testing.assert_allclose(smoothed_tails(bare)[1].sum(), 1)
-    np.testing.assert_allclose(smoothed_tails(bare)[1], np.array([1, 2]) / 3)
+    np.testing.assert_allclose(smoothed_marginal(bare)[1].sum(), 1)
+    np.testing.assert_allclose(smoothed_marginal(bare)[1], np.array([1, 2]) / 3)
