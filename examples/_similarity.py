@@ -62,9 +62,9 @@ def kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.
 
 def write_result(options: argparse.Namespace, result: dict[str, Any], started: float) -> None:
     """Write `result.json` with the options and the CPU seconds of this run."""
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    settings = dict(vars(options))
     seconds = {"cpu_seconds_of_this_run": round(time.process_time() - started, 1)}
-    text = json.dumps({"options": settings, "torch": torch.__version__, **seconds, **result}, indent=1)
+    text = json.dumps({"options": settings, "torch": torch.__version__, **seconds, **result}, indent=1, default=str)
     (options.out / "result.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 r"""Does a similarity of relations agree with people's? Judged pairs against KL in all its forms, and against baselines.
 
     python examples/relation_similarity.py                          the bundled Nations, in two minutes
-    python examples/relation_similarity.py --data codex-s --test codex-m --out runs/agreement \
+    python examples/relation_similarity.py --data codex-s --test codex-m --hidden 1024 --out runs/agreement \
         --gold wikidata-properties/related_property.tsv wikidata-properties/subproperty_of.tsv
 
 Judged pairs are the positives among all pairs of relations: AUC and average precision (AP), intervals by resampling
@@ -35,7 +35,10 @@ from relsim.scale import centred
 STATISTICS = {"auc": auc, "ap": average_precision}
 NATIONS = Path(__file__).parent / "relation_similarity" / "nations.tsv"  # variables and their relative or scaled twins
 LARGE = 100_000  # training facts; from here on fits are shorter
-SHAPES = {False: {"hidden": 1024, "dropout": 0.3}, True: {"hidden": 256, "dropout": 0.2}}
+SHAPES: dict[bool, dict[str, Any]] = {
+    False: {"dropout": 0.3},
+    True: {"hidden": 256, "dropout": 0.2},
+}
 TRAININGS: dict[bool, dict[str, Any]] = {False: {}, True: {"batch": 1024, "table_decay": 1.0}}
 
 
@@ -69,7 +72,7 @@ def model_of(kb: KB, name: str, kind: str, seed: int, options: argparse.Namespac
                 kb,
                 model=NEURAL[kind],
                 dim=options.dim,
-                **SHAPES[large],
+                **{"hidden": options.hidden, **SHAPES[large]},
                 training=training,
                 device=options.device,
                 resume=scratch,
@@ -80,12 +83,12 @@ def model_of(kb: KB, name: str, kind: str, seed: int, options: argparse.Namespac
     return load_model(folder)
 
 
-def divergences(model: relsim.FactDistribution, path: Path, seed: int) -> dict[str, np.ndarray]:
+def divergences(model: relsim.FactDistribution, path: Path, seed: int, facts: int) -> dict[str, np.ndarray]:
     """Return KL with its parts, its standard error, and JS of facts, (R, R) each; the file keeps them."""
 
     def make() -> dict[str, np.ndarray]:
         div = relsim.RaoBlackwell(seed=seed).divergence(model)
-        js, js_stderr = jensen_shannon_of_facts(model, 100, seed)
+        js, js_stderr = jensen_shannon_of_facts(model, facts, seed)
         return {
             "kl": div.kl,
             "stderr": div.stderr,
@@ -112,16 +115,19 @@ def forms(parts: Mapping[str, np.ndarray]) -> dict[str, Floats]:
     }
 
 
-def of_models(kb: KB, name: str, options: argparse.Namespace) -> tuple[dict[str, Floats], dict[str, Any]]:
+def of_models(
+    kb: KB, name: str, count: int, redraws: int, options: argparse.Namespace
+) -> tuple[dict[str, Floats], dict[str, Any]]:
     """Return all forms for every kind, means over the seeds, and the spread of AUC and AP by its cause."""
     gold, scores, spread = judged(kb, options.gold), {}, {}
     for kind in options.kinds:
-        seeds = [0] if kind == "counts" else list(range(options.seed, options.seed + options.seeds))
+        seeds = [0] if kind == "counts" else list(range(options.seed, options.seed + count))
         models = {seed: model_of(kb, name, kind, seed, options) for seed in seeds}
-        parts = [divergences(m, options.out / f"{name}-{kind}-{s}.kl.npz", s) for s, m in models.items()]
+        stem = options.out / f"{name}-{kind}"
+        parts = [divergences(m, Path(f"{stem}-{s}.kl.npz"), s, options.facts) for s, m in models.items()]
         redrawn = [
-            divergences(models[seeds[0]], options.out / f"{name}-{kind}-{seeds[0]}.redrawn{k}.npz", 1000 + k)
-            for k in range(options.redraws)
+            divergences(models[seeds[0]], Path(f"{stem}-{seeds[0]}.redrawn{k}.npz"), 1000 + k, options.facts)
+            for k in range(redraws)
         ]
         mean = {key: np.mean([part[key] for part in parts], axis=0) for key in parts[0]}
         scores |= {f"{kind}: {form}": score for form, score in forms(mean).items()}
@@ -153,9 +159,11 @@ def of_counts(kb: KB, options: argparse.Namespace) -> dict[str, Floats]:
     return scores | {"counts: JS of tails": -tails, "counts: JS of tails, centred": -centred(tails)}
 
 
-def similarities(kb: KB, name: str, options: argparse.Namespace) -> tuple[dict[str, Floats], dict[str, Any]]:
-    """Return every similarity by name, (R, R) each, and the spreads."""
-    models, spread = of_models(kb, name, options)
+def similarities(
+    kb: KB, name: str, count: int, redraws: int, options: argparse.Namespace
+) -> tuple[dict[str, Floats], dict[str, Any]]:
+    """Return every similarity by name, (R, R) each, and the spreads; models are trained with `count` seeds."""
+    models, spread = of_models(kb, name, count, redraws, options)
     scores = of_counts(kb, options) | models
     tails = scores["counts: JS of tails, centred"]
     pairs = {f"JS of tails + {key}": rank_average([tails, s]) for key, s in models.items() if "centred" in key}
@@ -252,6 +260,7 @@ def draw(tables: Mapping[str, Mapping[str, Any]], rows: list[str], path: Path) -
 def main() -> None:
     parser = parser_of(__doc__ or "", out="relation_similarity", epochs=20, seeds=2)
     parser.add_argument("--test", type=Path, help="another KB, for the similarity that was chosen on --data")
+    parser.add_argument("--test-seeds", type=int, help="how many seeds on --test; as many by default")
     parser.add_argument("--gold", type=Path, nargs="+", default=[NATIONS], help="judged pairs, two names a line")
     parser.add_argument("--kinds", nargs="+", choices=[*NEURAL, "counts"], default=[*NEURAL, "counts"])
     parser.add_argument("--large-epochs", type=int, default=6, help=f"for KBs of more than {LARGE:,} training facts")
@@ -270,7 +279,9 @@ def main() -> None:
         print(
             f"{label}: {int(above(gold).sum())} judged pairs among {len(above(gold)):,}, {len(kb.relations)} relations"
         )
-        scores, spread[label] = similarities(kb, label, options)
+        first = not tables
+        count = options.seeds if first or not options.test_seeds else options.test_seeds
+        scores, spread[label] = similarities(kb, label, count, options.redraws if first else 0, options)
         features = [s for key, s in scores.items() if "centred" in key and "JS of tails +" not in key]
         if options.test:
             fitted = fitted or fit_logistic(features, gold, ridge=10.0)
