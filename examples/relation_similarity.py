@@ -35,10 +35,7 @@ from relsim.scale import centred
 STATISTICS = {"auc": auc, "ap": average_precision}
 NATIONS = Path(__file__).parent / "relation_similarity" / "nations.tsv"  # variables and their relative or scaled twins
 LARGE = 100_000  # training facts; from here on fits are shorter
-SHAPES: dict[bool, dict[str, Any]] = {
-    False: {"dropout": 0.3},
-    True: {"hidden": 256, "dropout": 0.2},
-}
+SHAPES: dict[bool, dict[str, Any]] = {False: {"dropout": 0.3}, True: {"hidden": 256, "dropout": 0.2}}
 TRAININGS: dict[bool, dict[str, Any]] = {False: {}, True: {"batch": 1024, "table_decay": 1.0}}
 
 
@@ -265,9 +262,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=[*NEURAL, "counts"], default=[*NEURAL, "counts"])
     parser.add_argument("--large-epochs", type=int, default=6, help=f"for KBs of more than {LARGE:,} training facts")
     parser.add_argument("--transe-epochs", type=int, default=50)
-    parser.add_argument(
-        "--redraws", type=int, default=3, help="samples of the estimator, for its share of the variance"
-    )
+    parser.add_argument("--hidden", type=int, default=128, help="width of the hidden layers, of KBs that are not large")
+    parser.add_argument("--facts", type=int, default=50, help="facts drawn of each relation, for the JS divergence")
+    parser.add_argument("--redraws", type=int, default=2, help="samples of the estimator on --data, for its variance")
     parser.add_argument("--draws", type=int, default=2000, help="resamples, and renamings of the relations")
     options, began = parser.parse_args(), time.process_time()
     start(options)
