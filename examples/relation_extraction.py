@@ -231,7 +231,8 @@ def compared(task: Task, model: str, losses: list[str], options: argparse.Namesp
         rows[loss]["stderr"] = float(v.std(ddof=1) / len(v) ** 0.5) if many else None
         if loss != losses[2]:
             rows[loss]["margin_ahead_by"] = float((margin - v).mean())
-            rows[loss]["p"] = float(ttest_rel(margin, v).pvalue) if many and (margin != v).any() else None
+            differ = np.ptp(margin - v) > 1e-9  # else there is nothing to test
+            rows[loss]["p"] = float(ttest_rel(margin, v).pvalue) if differ else None
     return rows
 
 

@@ -236,8 +236,9 @@ def compared(results: list[dict[str, Any]], strategies: list[str]) -> dict[str, 
             gap = values[strategies[2]] - values[rival]
             entry: dict[str, Any] = {"mean": float(gap.mean())}
             if many:
-                p = float(ttest_rel(values[strategies[2]], values[rival]).pvalue)
-                entry |= {"stderr": float(gap.std(ddof=1) / len(gap) ** 0.5), "p": p}
+                entry["stderr"] = float(gap.std(ddof=1) / len(gap) ** 0.5)
+            if np.ptp(gap) > 1e-9:  # else there is nothing to test
+                entry["p"] = float(ttest_rel(values[strategies[2]], values[rival]).pvalue)
             summary.setdefault(f"{strategies[2]} less {rival}", {})[key] = entry
     return summary
 

@@ -80,23 +80,31 @@ def test_agreement_has_every_form_and_baseline_and_goes_on_without_fitting_again
         run("relation_similarity", *AGREEMENT)
 
 
-def test_what_is_chosen_has_the_largest_lesser_lead(run: Run) -> None:
+def test_the_simplest_similarity_near_the_best_is_chosen(run: Run) -> None:
     del run  # for the path to the scripts
     script = load("relation_similarity")
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 5, 30)
+    gold = kind[:, None] == kind[None]
+    np.fill_diagonal(gold, False)
+    noise = rng.normal(size=(2, 30, 30))
+    noise += noise.swapaxes(1, 2)
+    good, bad = gold + 0.7 * noise[0], gold + 3.0 * noise[1]
+    options = script.argparse.Namespace(draws=99, seed=0)
 
-    def entry(auc_: float, ap: float) -> dict[str, Any]:
-        return {"auc": {"value": auc_}, "ap": {"value": ap}}
+    def choice(**scores: np.ndarray) -> str:
+        named = {name.replace("_", " ").replace("plus", "+"): score for name, score in scores.items()}
+        named["baseline: tails"] = bad
+        named["control: words"] = gold.astype(float)  # would win if it could
+        return script.chosen(gold, named, script.table_of(gold, named, options), 99)
 
-    table = {
-        "baseline: a": entry(0.8, 0.1),
-        "baseline: b": entry(0.6, 0.3),
-        "control: c": entry(0.99, 0.99),
-        "one": entry(0.95, 0.31),
-        "other": entry(0.85, 0.36),
-        "third": entry(0.79, 0.9),
-    }
-    assert script.chosen(table) == "other"
-    assert script.leads(table, "other") == pytest.approx({"auc": 0.05, "ap": 0.06})
+    assert choice(
+        **{"counts: JS of tails": good, "mlp: KL max": good, "JS of tails plus mlp: KL max": good + 1e-3 * gold}
+    ) == ("counts: JS of tails")
+    assert (
+        choice(**{"counts: JS of tails": bad, "mlp: KL max": good, "JS of tails plus mlp: KL max": good})
+        == "mlp: KL max"
+    )
 
 
 def test_judged_pairs_that_cannot_be_read_are_named(run: Run, tmp_path: Path) -> None:
