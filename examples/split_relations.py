@@ -76,6 +76,9 @@ def similarities(kb: KB, seed: int, options: argparse.Namespace) -> dict[str, Fl
     both = (heads["js"] + tails["js"]) / 2
     named = {"JS of heads": heads["js"], "JS of tails": tails["js"], "JS of heads and tails": both}
     scores |= {f"counts: {name}": -value for name, value in named.items()}
+    cosine = (scores["baseline: cosine head"] + scores["baseline: cosine tail"]) / 2
+    controls = {"mean of cosines": cosine, "mean of cosines, centred": -centred(-cosine)}  # the same recipe on a rival
+    scores |= {f"control: {name}": value for name, value in controls.items()}
     return scores | {"counts: JS of heads and tails, centred": -centred(both)}
 
 
@@ -122,7 +125,7 @@ def draw(gold: np.ndarray, scores: Mapping[str, Floats], options: argparse.Names
     positive = above(gold)
     ranked = sorted(scores, key=lambda name: -float(average_precision(positive, above(scores[name]))))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for name in [*ranked[:5], *(n for n in ranked[5:] if n.startswith("baseline"))][:8]:
+    for name in [*ranked[:5], *(n for n in ranked[5:] if n.startswith(("baseline", "control")))][:8]:
         curve = precision_recall(positive, above(scores[name]))
         taken = np.searchsorted(np.sort(-above(scores[name])), -curve.threshold, side="right") / len(positive)
         left.plot(curve.recall, curve.precision, label=name)

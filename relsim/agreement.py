@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
+HELD = 1 << 23  # weights of pairs held at once, 64 MiB
 Statistic: TypeAlias = Callable[..., Floats]
 """`auc` or `average_precision`."""
 
@@ -119,13 +120,21 @@ def bootstrap(
     Source: Snijders and Borgatti, Non-parametric standard errors and tests for network statistics, 1999.
     """
     size = len(gold)
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(size, np.full(size, 1 / size), size=draws)
+    times = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=draws)
     a, b = np.triu_indices(size, 1)
-    weight = (times[:, a] * times[:, b]).astype(np.float64)
     positive = above(gold)
-    weight = weight[(weight[:, positive].sum(1) > 0) & (weight[:, ~positive].sum(1) > 0)]
-    return {name: statistic(positive, above(score), weight) for name, score in scores.items()}
+    found: dict[str, list[Floats]] = {name: [] for name in scores}
+    for part in _slabs(times, len(positive)):
+        weight = (part[:, a] * part[:, b]).astype(np.float64)
+        weight = weight[(weight[:, positive].sum(1) > 0) & (weight[:, ~positive].sum(1) > 0)]
+        for name, score in scores.items():
+            found[name].append(statistic(positive, above(score), weight))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _slabs(rows: NDArray[Scalar], pairs: int) -> list[NDArray[Scalar]]:
+    """Cut rows, each of which becomes one for `pairs` pairs, into parts that fit in memory."""
+    return np.array_split(rows, -(-len(rows) * pairs // HELD))
 
 
 def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -150,7 +159,11 @@ def permutation_test(
     Source: Hubert and Schultz, Quadratic assignment as a general data analysis strategy, 1976.
     """
     rng = np.random.default_rng(seed)
-    renamings = [rng.permutation(len(gold)) for _ in range(draws)]
-    labels = np.stack([above(gold), *(above(gold[np.ix_(p, p)]) for p in renamings)])
-    found = {name: statistic(labels, above(score)) for name, score in scores.items()}
-    return {name: float((values >= values[0] - 1e-12).mean()) for name, values in found.items()}
+    renamings = np.stack([np.arange(len(gold)), *(rng.permutation(len(gold)) for _ in range(draws))])
+    found: dict[str, list[Floats]] = {name: [] for name in scores}
+    for part in _slabs(renamings, len(above(gold))):
+        labels = np.stack([above(gold[np.ix_(p, p)]) for p in part])
+        for name, score in scores.items():
+            found[name].append(statistic(labels, above(score)))
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: float((v >= v[0] - 1e-12).mean()) for name, v in values.items()}

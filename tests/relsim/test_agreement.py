@@ -158,3 +158,16 @@ def test_resamples_are_shared_between_scores() -> None:
     gold, score = _null(3)
     drawn = bootstrap(gold, {"a": score, "b": 2 * score + 1}, draws=50)
     np.testing.assert_array_equal(drawn["a"], drawn["b"])
+
+
+def test_slabs_do_not_change_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold, score = _null(3)
+
+    def both() -> tuple[np.ndarray, dict[str, float]]:
+        return bootstrap(gold, {"s": score}, draws=20)["s"], permutation_test(gold, {"s": score}, draws=20)
+
+    whole = both()
+    monkeypatch.setattr("relsim.agreement.HELD", 200)  # two resamples at a time
+    parts = both()
+    np.testing.assert_array_equal(parts[0], whole[0])
+    assert parts[1] == whole[1]
