@@ -90,8 +90,11 @@ def similarities(kb: KB, options: argparse.Namespace) -> dict[str, Floats]:
     ours = {"KL max": np.maximum(kl, kl.T), "KL mean": (kl + kl.T) / 2, "JS of heads and tails": both}
     scores |= {f"counts: {name}": -distance for name, distance in ours.items()}
     scores |= {f"counts: {name}, centred": -centred(distance) for name, distance in ours.items()}
-    for rival in ("cosine head", "cosine tail"):
-        scores[f"control: words + {rival}"] = rank_average([words, scores[f"baseline: {rival}"]])
+    cosine = (scores["baseline: cosine head"] + scores["baseline: cosine tail"]) / 2
+    rivals = {"mean of cosines": cosine, "jaccard pair": scores["baseline: jaccard pair"]}
+    for name, rival in rivals.items():  # the same recipes on rivals
+        scores[f"control: {name}, centred"] = -centred(-rival)
+        scores[f"control: {name} + words"] = rank_average([rival, words])
     return scores | {"JS of heads and tails, centred + words": rank_average([-centred(both), words])}
 
 
