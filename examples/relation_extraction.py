@@ -267,7 +267,7 @@ def draw(tables: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="relation_extraction", dim=32, epochs=6, seeds=2)
+    parser = parser_of(__doc__ or "", out="relation_extraction", device="cpu", dim=32, epochs=6, seeds=2)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0, 4.0], help="of the margins, in logits")
     parser.add_argument("--batch", type=int, default=32)

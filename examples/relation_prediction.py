@@ -284,7 +284,7 @@ def draw(errors: dict[str, list[float]], options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="relation_prediction", dim=16, epochs=10, seeds=2)
+    parser = parser_of(__doc__ or "", out="relation_prediction", device="cpu", dim=16, epochs=10, seeds=2)
     parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=[*SCORERS])
     parser.add_argument("--alphas", nargs="+", default=["5:0.5", "1:1"], help="START:END of alpha, in nats")
     parser.add_argument("--negatives", type=int, default=10, help="wrong relations for a fact")
