@@ -68,8 +68,8 @@ def test_agreement_has_every_form_and_baseline_and_goes_on_without_fitting_again
             assert 0 <= low <= entry[key]["value"] + 0.1
             assert low <= high <= 1
             assert 1 / 100 <= entry[key]["p"] <= 1
-    assert first["spread"]["nations"]["mlp: KL max"]["training"]["auc"] > 0
-    assert first["spread"]["nations"]["mlp: KL max"]["monte_carlo"]["auc"] == 0  # all 14 heads are taken
+    spread = first["spread"]["nations"]["mlp: KL max"]
+    assert 0 < spread["monte_carlo"]["auc"] < spread["training"]["auc"]
     out = tmp_path / "relation_similarity"
     assert (out / "agreement.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr("relsim.fit", lambda *_, **__: pytest.fail("fitted again"))
@@ -153,12 +153,14 @@ def test_extractions_of_another_form_are_refused(run: Run, tmp_path: Path) -> No
 
 
 def test_relation_prediction_learns_and_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("--epochs", "3", "--seeds", "2", "--dim", "8", "--scorers", "transe", "--alphas", "5:0.5")
+    arguments = ("--epochs", "10", "--seeds", "2", "--dim", "8", "--scorers", "transe", "--alphas", "5:0.5")
     first = run("relation_prediction", *arguments)
     assert {entry["strategy"] for entry in first["trainings"]} == {"uniform", "frequency", "5:0.5"}
     assert len(first["trainings"]) == 6
     for entry in first["trainings"]:
-        assert entry["test"]["mrr"] > 0.25  # by chance about 0.1: 55 relations, of which those that hold are left out
+        assert (
+            entry["test"]["mrr"] > 0.15
+        )  # by chance about 0.1: the mean of 1 / k for the 45 relations that do not hold
         assert sum(entry["similarity_rank_shares"]) == pytest.approx(1)
     assert (tmp_path / "relation_prediction" / "errors.png").is_file()
     monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda *_: pytest.fail("trained again"))
@@ -173,6 +175,9 @@ def test_ranks_are_those_of_a_plain_loop(run: Run, tmp_path: Path, scorer: str) 
     options = script.argparse.Namespace(heads=14, progress=False, out=tmp_path)
     task = script.task_of(nations(), options)
     model = getattr(script, scorer)(14, 55, 4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))  # all relations of a fresh HyboNet are alike
     ranks, first = script.evaluate(model, task, "test")
     known = {tuple(row) for part in task.facts.values() for row in part.tolist()}
     for (h, r, t), rank, answer in list(zip(task.facts["test"].tolist(), ranks, first, strict=True))[::9]:
@@ -191,9 +196,9 @@ def test_similar_wrong_relations_are_drawn_and_known_ones_do_not_count(run: Run,
     right = torch.arange(55)
     mean = {
         strategy: float(np.mean(task.distance[right[:, None], script.draws(task, strategy, options)(right, 1.0)]))
-        for strategy in ("uniform", "50:1")
+        for strategy in ("uniform", "50:0.2")
     }
-    assert mean["50:1"] < 0.8 * mean["uniform"]
+    assert mean["50:0.2"] < 0.8 * mean["uniform"]
     h, r, t = task.facts["train"].T
     assert bool(task.train_known.of(h, t).gather(1, r[:, None]).all())
     total = len({tuple(row) for row in task.facts["train"].tolist()})
