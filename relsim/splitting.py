@@ -33,7 +33,7 @@ def split_relations(
 
     The facts come in random order; parts of fewer than `part` facts are dropped. The parts become relations `name#1`,
     `name#2`, the largest first, and share no fact. Other relations stay as they are. All facts become training facts
-    (after arXiv:1907.08937, whose test of redundant relations this is).
+    (after arXiv:1907.08937).
 
     Returns:
         The KB, and the relation of `kb` that each of its relations comes from, (R,). Pairs of equal origin are the ones
@@ -48,21 +48,23 @@ def split_relations(
     rows: list[NDArray[np.int64]] = []
     for relation, name in enumerate(kb.relations):
         mine = np.flatnonzero(facts.relation == relation)
-        if len(mine) < at_least:
-            parts = [mine]
-        else:
-            table = chinese_restaurant(len(mine), concentration, rng)
-            table = table[rng.permutation(len(mine))]
-            by_size = np.argsort(-np.bincount(table), kind="stable")
-            parts = [mine[table == t] for t in by_size]
-            parts = [rows_ for rows_ in parts if len(rows_) >= part]
+        parts = [mine] if len(mine) < at_least else _parts(mine, part, concentration, rng)
         names += [name] if len(parts) == 1 else [f"{name}#{k + 1}" for k in range(len(parts))]
         origin += [relation] * len(parts)
         rows += parts
     source = np.array(origin, dtype=np.int64)
     if len(np.unique(source)) == len(source):
         raise RelsimError(f"no relation of at least {at_least} facts has two parts of {part}: lower one of the two")
-    number = np.repeat(np.arange(len(rows)), [len(part_) for part_ in rows])
+    number = np.repeat(np.arange(len(rows)), [len(mine) for mine in rows])
     kept = facts.take(np.concatenate(rows))
     train = Triples.from_columns(kept.head, number, kept.tail, kept.count)
     return KB(kb.entities, names, {"train": train}, f"{kb.source}, relations split"), source
+
+
+def _parts(
+    facts: NDArray[np.int64], at_least: int, concentration: float, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Seat facts in random order; return those of each table of `at_least`, the largest first."""
+    table = chinese_restaurant(len(facts), concentration, rng)[rng.permutation(len(facts))]
+    size = np.bincount(table)
+    return [facts[table == t] for t in np.argsort(-size, kind="stable") if size[t] >= at_least]
