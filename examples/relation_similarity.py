@@ -304,7 +304,8 @@ def main() -> None:
     (options.out / "table.md").write_text(markdown(tables), encoding="utf-8")
     write_result(options, {"chosen": name, "lead": leading, "tables": tables, "spread": spread}, began)
     shown = [row for row in next(iter(tables.values())) if row.startswith(("baseline", "control", "counts: JS of t"))]
-    draw(tables, [*shown, *(f"{kind}: KL max" for kind in options.kinds), name], options.out / "agreement.png")
+    rows = dict.fromkeys([*shown, *(f"{kind}: KL max" for kind in options.kinds), name])
+    draw(tables, list(rows), options.out / "agreement.png")
 
 
 if __name__ == "__main__":
