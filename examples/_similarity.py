@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+import relsim
 from relsim.data import nations
 from relsim.errors import RelsimError
 from relsim.ingest import open_kb
 from relsim.kb import KB
+
+NEURAL = {"mlp": relsim.MLPDistribution, "lorentz": relsim.LorentzDistribution}
 
 
 def parser_of(doc: str, **defaults: Any) -> argparse.ArgumentParser:

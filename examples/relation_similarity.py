@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _similarity import kept, knowledge_base, parser_of, run, start, write_result
+from _similarity import NEURAL, kept, knowledge_base, parser_of, run, start, write_result
 
 import relsim
 from relsim import baselines
@@ -29,7 +29,7 @@ from relsim.combining import fit_logistic, rank_average
 from relsim.errors import RelsimError
 from relsim.jensen import jensen_shannon, jensen_shannon_of_facts, smoothed_marginal
 from relsim.kb import KB
-from relsim.models import NEURAL, load_model, save_model
+from relsim.models import load_model, save_model
 from relsim.scale import centred
 
 STATISTICS = {"auc": auc, "ap": average_precision}

@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from _similarity import kept, knowledge_base, parser_of, run, start, write_result
+from _similarity import NEURAL, kept, knowledge_base, parser_of, run, start, write_result
 
 import relsim
 from relsim import baselines
 from relsim.agreement import Floats, above, auc, average_precision, bootstrap, interval, precision_recall
 from relsim.jensen import jensen_shannon, smoothed_marginal
 from relsim.kb import KB
-from relsim.models import NEURAL
 from relsim.scale import centred
 from relsim.splitting import split_relations
 
