@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relsim.estimators import Enumerate, MonteCarlo, RaoBlackwell
     from relsim.evolving import align, side_by_side, updated
     from relsim.exporting import export
+    from relsim.factored import ClassFactoredDistribution
     from relsim.ingest import open_kb
     from relsim.inverse import inverses
     from relsim.kb import KB, Triples
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from relsim.margin import SimilarityMarginLoss
     from relsim.mlp import MLPDistribution
     from relsim.models import load_model, save_model
+    from relsim.optimising import Training
     from relsim.report import write_report
     from relsim.sampling import EntityNegativeSampler, SimilarityNegativeSampler
     from relsim.search import covered_pairs, nearest, similar_pairs
     from relsim.similar import neighbours, similarity
-    from relsim.training import Training, fit, fit_counts
+    from relsim.training import fit, fit_counts
 
 _HOMES = {
     "comparing": ["compare", "merge"],
@@ -50,6 +52,7 @@ _HOMES = {
     "estimators": ["Enumerate", "MonteCarlo", "RaoBlackwell"],
     "evolving": ["align", "side_by_side", "updated"],
     "exporting": ["export"],
+    "factored": ["ClassFactoredDistribution"],
     "ingest": ["open_kb"],
     "inverse": ["inverses"],
     "kb": ["KB", "Triples"],
@@ -62,12 +65,14 @@ _HOMES = {
     "sampling": ["EntityNegativeSampler", "SimilarityNegativeSampler"],
     "search": ["covered_pairs", "nearest", "similar_pairs"],
     "similar": ["neighbours", "similarity"],
-    "training": ["Training", "fit", "fit_counts"],
+    "optimising": ["Training"],
+    "training": ["fit", "fit_counts"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "KB",
+    "ClassFactoredDistribution",
     "CountsDistribution",
     "Divergence",
     "EntityNegativeSampler",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from relsim.errors import RelsimError
 from relsim.lock import alone
-from relsim.storage import atomic_file, read_json, sha256, write_json
+from relsim.storage import atomic_file, read_json, refuse_links, sha256, write_json
 
 MANIFEST = "blocks.json"
 Tensors = dict[str, Tensor]
@@ -86,6 +86,7 @@ class BlockFolder:
 
     def read(self, name: str) -> Tensors:
         """Return a block that is there."""
+        refuse_links(self._file(name))
         return load_file(self._file(name))
 
     def seconds(self) -> float:
@@ -105,6 +106,7 @@ class BlockFolder:
         if name in self._verified:
             return True
         file, seal = self._file(name), self._seal(name)
+        refuse_links(file)
         if not (file.is_file() and seal.is_file()):
             return False
         if read_json(seal, "blocks").get("sha256") != sha256(file):

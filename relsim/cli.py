@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relsim import __version__, cli_kb, cli_models
+from relsim import __version__, cli_compare, cli_kb, cli_search
 from relsim.arguments import SIZE, Finite, check_device, check_page, open_comparison, open_facts
 from relsim.errors import RelsimError
 from relsim.options import AS_JSON as _AS_JSON
@@ -25,6 +25,7 @@ from relsim.options import COLUMNS as _COLUMNS
 from relsim.options import SEED as _SEED
 from relsim.options import examples as _examples
 from relsim.options import show as _show
+from relsim.registry import NEURAL
 
 if TYPE_CHECKING:
     from relsim.distribution import FactDistribution
@@ -73,10 +74,10 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 @click.option(
     "--model",
     "kind",
-    type=click.Choice(["mlp", "lorentz"]),
+    type=click.Choice(list(NEURAL)),
     default="mlp",
     show_default=True,
-    help="Perceptrons, or maps of points of hyperbolic space.",
+    help="Perceptrons; maps of points of hyperbolic space; perceptrons with classes of entities, for over a million.",
 )
 @click.option("--counts", is_flag=True, help="Smoothed counts instead of the neural model; no training.")
 @click.option("--dim", type=SIZE, default=64, show_default=True, help="Width of entity and relation vectors.")
@@ -112,10 +113,12 @@ def fit(
     """
     from relsim.crew import Crew
     from relsim.lock import alone
-    from relsim.models import MANIFEST, NEURAL, save_model
+    from relsim.models import MANIFEST, save_model
+    from relsim.optimising import Training
+    from relsim.registry import neural_class_of
     from relsim.storage import check_target
-    from relsim.training import Training, fit_counts
     from relsim.training import fit as train
+    from relsim.training import fit_counts
 
     check_target(model, MANIFEST)
     crew = Crew.joined()
@@ -127,7 +130,7 @@ def fit(
             fitted: FactDistribution = fit_counts(facts, options["seed"])
         else:
             shape = {key: options.pop(key) for key in ("dim", "hidden", "dropout", "device")}
-            settings = {"model": NEURAL[kind], "bias": not no_bias, "training": Training(**options), **shape}
+            settings = {"model": neural_class_of(kind), "bias": not no_bias, "training": Training(**options), **shape}
             try:
                 fitted = train(facts, resume=resume, crew=crew, **settings)
             except KeyboardInterrupt:
@@ -170,7 +173,7 @@ def report(comparison: Path, page: Path, kb: Path | None, title: str | None, col
     _show(as_json, {"page": str(page)}, f"{page}: open it in a browser")
 
 
-for _command in cli_models.COMMANDS:
+for _command in cli_compare.COMMANDS + cli_search.COMMANDS:
     cli.add_command(_command)
 
 

@@ -22,13 +22,14 @@ from tqdm import tqdm
 from relsim.blocks import BlockFolder, Tensors, tidy
 from relsim.crew import Crew
 from relsim.design import Design
-from relsim.distribution import FactDistribution, TableDistribution
+from relsim.distribution import FactDistribution
 from relsim.divergence import MANIFEST, Divergence
 from relsim.errors import RelsimError
 from relsim.estimators import DesignEstimator
 from relsim.heads import moderated
 from relsim.lock import alone, together
 from relsim.models import fingerprint
+from relsim.neural import NeuralDistribution
 from relsim.similar import save_comparison
 from relsim.storage import check_target
 from relsim.tails import BLOCK, HELD, TailRows, TailSums, blocks, tail_rows
@@ -168,7 +169,7 @@ def compare(
         RelsimError: another process is at work there, or `target` holds something else, or unfinished other work.
     """
     check_target(target, MANIFEST)
-    if not isinstance(model, TableDistribution):  # rows as wide as the entities are many: cheap to make, not to keep
+    if not isinstance(model, NeuralDistribution):  # rows as wide as the entities are many: cheap to make, not to keep
         if shard is not None:
             raise RelsimError(f"a {model.kind} model is compared in one piece: leave out the shard")
         with alone(target):
@@ -224,7 +225,7 @@ def _held(target: str | Path, shard: Shard | None, crew: Crew) -> Iterator[None]
             yield
 
 
-def _begin(model: TableDistribution, path: Path, estimator: DesignEstimator, crew: Crew) -> Comparison:
+def _begin(model: NeuralDistribution, path: Path, estimator: DesignEstimator, crew: Crew) -> Comparison:
     """Open the folder of blocks, and make the design where it is not there."""
     everything = torch.arange(len(model.relations), device=model.support.device)
     width = 1 + 2 * model.tail_natural(everything[:1], everything[:1]).shape[1]

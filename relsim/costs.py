@@ -1,6 +1,7 @@
 """What each step costs: seconds of one core and bytes of memory, as functions of the sizes of a KB.
 
-The constants are fitted to the measurements in `tests/benchmarks/results` (AMD EPYC, one thread); a test compares.
+The constants are fitted to the measurements in `tests/benchmarks/results` of 25 November 2026 (Intel Xeon with AVX-512,
+one thread); a test compares.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _RATES = {
 # bytes of compressed input per CPU second
 _DECOMPRESSION = {".bz2": 8e6, ".gz": 60e6, ".zst": 200e6}
 
-_FIT_LAYER, _FIT_SOFTMAX = 2.4e-10, 1.7e-10  # seconds per group, unit of the hidden layers squared / entity and width
-_COMPARE_LAYER, _COMPARE_SOFTMAX = 4.7e-11, 6.9e-11  # the same per evaluated head and relation
+_FIT_LAYER, _FIT_SOFTMAX = 7.0e-11, 1.7e-10  # seconds per group, unit of the hidden layers squared / entity and width
+_FIT_STEP = 1.1e-8  # seconds per step and weight: the optimiser
+_COMPARE_LAYER, _COMPARE_SOFTMAX = 1.8e-11, 6.0e-11  # the same per evaluated head and relation
 _NAME, _FACT, _FLOAT = 150, 96, 4  # bytes
 
 
@@ -56,10 +58,11 @@ def ingestion_bytes(kb: Sizes) -> float:
 
 def fitting(kb: Sizes, dim: int = 64, hidden: int = 1024, epochs: int = 20) -> Cost:
     """Return the cost of `relsim fit`: each epoch is a softmax over all entities for each group."""
-    epoch = kb.groups * (_FIT_LAYER * hidden**2 + _FIT_SOFTMAX * kb.entities * dim)
+    weights = (kb.entities + kb.relations) * (dim + 2) + 2 * hidden**2
+    steps = kb.groups / min(512, max(32, kb.groups // 64))
+    epoch = kb.groups * (_FIT_LAYER * hidden**2 + _FIT_SOFTMAX * kb.entities * dim) + _FIT_STEP * steps * weights
     copies = 6  # the weights, their gradient, two moments, the best so far, and what goes to the checkpoint
-    weights = _FLOAT * ((kb.entities + kb.relations) * (dim + 2) + 2 * hidden**2)
-    return Cost(epochs * epoch, copies * weights + _FACT * kb.facts + _NAME * kb.entities + 0.4e9)
+    return Cost(epochs * epoch, copies * _FLOAT * weights + _FACT * kb.facts + _NAME * kb.entities + 0.4e9)
 
 
 def comparing(kb: Sizes, dim: int = 64, hidden: int = 1024, heads: int = 1200) -> Cost:

@@ -12,10 +12,11 @@ from relsim.data import nations
 from relsim.estimators import Enumerate, RaoBlackwell
 from relsim.mlp import MLPDistribution
 from relsim.models import save_model
+from relsim.optimising import Training
 from relsim.report import shared_facts, write_report
 from relsim.similar import nearest_pairs, pair_record, render_pairs, save_comparison
 from relsim.storage import check_target
-from relsim.training import Training, fit
+from relsim.training import fit
 
 FOLDERS = {"kb": "manifest.json", "model": "model.json", "comparison": "divergence.json"}
 HEADS = 10  # of 14 nations, so that something is left to the sample

@@ -44,6 +44,43 @@ class Design:
         sample = HeadSample(**{f.name: tensors[f"sample.{f.name}"] for f in fields(HeadSample)})
         return cls(**{f.name: tensors[f.name] for f in fields(cls) if f.name != "sample"}, sample=sample)
 
+    def to(self, device: torch.device) -> Design:
+        """Return the design with its tensors on a device."""
+        return Design.of_tensors({name: value.to(device) for name, value in self.tensors().items()})
+
+    def fits(self, relations: int, entities: int) -> bool:
+        """Whether this could be a design of all relations of a model: shapes, types and ranges, not the figures."""
+        sample = self.sample
+        size, width, features = len(sample.heads), self.natural.shape[-1], sample.features.shape[-1]
+        sampled = features and size  # without features nothing is sampled
+        shapes = {
+            "relations": (relations,),
+            "natural": (relations, width),
+            "partition": (relations,),
+            "mean": (relations, width),
+            "sample.heads": (size,),
+            "sample.active": (size, relations),
+            "sample.weight": (size, relations),
+            "sample.features": (size, features),
+            "sample.fit": (size, relations if sampled else 0),
+            "sample.bread": (relations, features, features),
+            "sample.noise": (size, relations if sampled else 0),
+            "sample.freedom": (relations,),
+        }
+        tensors = self.tensors()
+        whole = {"relations": torch.int64, "sample.heads": torch.int64, "sample.active": torch.bool}
+        return (
+            all(tuple(tensors[name].shape) == shape for name, shape in shapes.items())
+            and all(tensors[name].dtype == dtype for name, dtype in whole.items())
+            and all(v.is_floating_point() and bool(v.isfinite().all()) for n, v in tensors.items() if n not in whole)
+            and torch.equal(self.relations.cpu(), torch.arange(relations))
+            and 0 < size <= entities
+            and bool((sample.heads.diff() > 0).all())
+            and 0 <= int(sample.heads[0])
+            and int(sample.heads[-1]) < entities
+            and bool((sample.weight >= 0).all() and (sample.noise >= 0).all())
+        )
+
 
 def exact_design(model: FactDistribution, relations: Tensor) -> Design:
     """Return the design that takes every head."""

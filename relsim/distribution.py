@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, linear_logsumexp_mean
 from relsim.errors import unknown_name
-from relsim.heads import left_vectors
+from relsim.heads import left_basis
 
 Names: TypeAlias = "str | int | Sequence[str] | Sequence[int] | Tensor"
 """What a caller may pass for entities or relations: a name, an index, several of either, or an index tensor."""
+
+
+FEATURE_ROWS = 1 << 15  # of the table at a time: 16 MiB of float64 for 64 columns
 
 
 class FactDistribution(nn.Module, ABC):
@@ -84,8 +87,31 @@ class FactDistribution(nn.Module, ABC):
         """
         log = torch.log_softmax(self.head_logits(self.head_natural(relation)).double(), dim=-1).T
         factor = log - log.mean(dim=0)
-        vectors = left_vectors(factor, factor.T @ factor, count) * len(log) ** 0.5
+        vectors = factor @ left_basis(factor.T @ factor, count) * len(log) ** 0.5
         return F.pad(vectors, (1, 0), value=1.0)
+
+    def linear_features(self, natural: Tensor, statistic: Tensor, bias: Tensor | None, count: int) -> Tensor:
+        """Return the same for a matrix of scores natural . statistic + bias, as thin as it is, which is never made."""
+        natural = natural.double()
+        if bias is not None:
+            natural = F.pad(natural, (0, 1), value=1.0)
+        right = torch.linalg.qr(natural, mode="r").R.T  # scores = (statistic right) Q^T with Q^T Q = 1
+        size = len(self.entities)
+
+        def factors() -> Iterator[Tensor]:
+            """Blocks of rows of statistic right, in double precision, which the table need not be copied to."""
+            for rows in range(0, len(statistic), FEATURE_ROWS):
+                block = statistic[rows : rows + FEATURE_ROWS].double()
+                if bias is not None:
+                    block = torch.cat([block, bias[rows : rows + FEATURE_ROWS, None].double()], dim=1)
+                yield block @ right
+
+        zero = right.new_zeros(right.shape[1])
+        mean = self.total(sum((factor.sum(dim=0) for factor in factors()), start=zero)) / size
+        gram = self.total(sum(((f - mean).T @ (f - mean) for f in factors()), start=torch.outer(zero, zero)))
+        basis = left_basis(gram, count) * size**0.5
+        vectors = [(factor - mean) @ basis for factor in factors()]
+        return self.all_rows(F.pad(torch.cat(vectors), (1, 0), value=1.0))
 
     def head_partition(self, natural: Tensor) -> Tensor:
         """Z of head conditionals (n, k), shape (n,); differentiable, for training."""
@@ -102,6 +128,24 @@ class FactDistribution(nn.Module, ABC):
     def tail_score(self, natural: Tensor, tail: Tensor) -> Tensor:
         """Unnormalised log p(t | h, r) of one tail (n,) for each row of parameters (n, k), shape (n,)."""
         return self.tail_logits(natural).gather(-1, tail[:, None]).squeeze(-1)
+
+    def stated_head(self, relation: Tensor, which: Tensor, head: Tensor) -> Tensor:
+        """log p(h_i | r_i) for heads (m,), r_i the number which_i of relations (n,); differentiable, for training."""
+        natural = self.head_natural(relation)
+        return self.head_score(natural[which], head) - self.head_partition(natural)[which]
+
+    def stated_tail(self, head: Tensor, relation: Tensor, which: Tensor, tail: Tensor) -> Tensor:
+        """log p(t_i | h_i, r_i) for tails (m,), the pair number which_i of (n,), (n,); differentiable, for training."""
+        natural = self.tail_natural(head, relation)
+        return self.tail_score(natural[which], tail) - self.tail_partition(natural)[which]
+
+    def total(self, part: Tensor) -> Tensor:
+        """Return the sum over all entities, given that over those whose rows are here: all of them."""
+        return part
+
+    def all_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows of all entities, given those that are here: all of them."""
+        return rows
 
     def head_log_prob(self, relation: Names) -> Tensor:
         """log p(h | r) over all entities, in nats: (E,) for one relation, (n, E) for several.
@@ -206,23 +250,7 @@ class TableDistribution(FactDistribution):
         """The sufficient statistic of every entity, shape (E, k)."""
 
     def head_features(self, relation: Tensor, count: int) -> Tensor:
-        natural, statistic = self.head_natural(relation).double(), self.table.double()
-        if self.head_bias is not None:
-            natural = F.pad(natural, (0, 1), value=1.0)
-            statistic = torch.cat([statistic, self.head_bias.double()[:, None]], dim=1)
-        size = len(self.entities)
-        right = torch.linalg.qr(natural, mode="r").R  # log p = statistic natural^T = (statistic right^T) Q^T, Q^T Q = 1
-        factor = (statistic - self.total(statistic.sum(dim=0)) / size) @ right.T
-        vectors = left_vectors(factor, self.total(factor.T @ factor), count) * size**0.5
-        return self.all_rows(F.pad(vectors, (1, 0), value=1.0))
-
-    def total(self, part: Tensor) -> Tensor:
-        """Return the sum over all entities, given that over those whose rows are here: all of them."""
-        return part
-
-    def all_rows(self, rows: Tensor) -> Tensor:
-        """Return the rows of all entities, given those that are here: all of them."""
-        return rows
+        return self.linear_features(self.head_natural(relation), self.table, self.head_bias, count)
 
     def head_partition(self, natural: Tensor) -> Tensor:
         return linear_logsumexp(natural, self.table, self.head_bias)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from relsim.errors import RelsimError, unknown_name
-from relsim.storage import atomic_folder, read_json, write_json
+from relsim.storage import atomic_folder, read_json, refuse_links, write_json
 
 MANIFEST = "divergence.json"
+_TENSORS = "divergence.safetensors"
 _ARRAYS = ("kl", "stderr", "head", "tail")
 
 
@@ -66,7 +67,7 @@ class Divergence:
         """
         with atomic_folder(path, MANIFEST) as folder:
             arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in (*_ARRAYS, "support")}
-            save_file(arrays, folder / "divergence.safetensors")
+            save_file(arrays, folder / _TENSORS)
             description = {
                 "kind": "relsim-divergence",
                 "format": 1,
@@ -86,8 +87,9 @@ class Divergence:
         manifest = read_json(folder / MANIFEST, "comparison")
         if manifest.get("kind") != "relsim-divergence":
             raise RelsimError(f"{folder}: not a comparison: make one with `relsim compare`")
+        refuse_links(folder / _TENSORS)
         try:
-            arrays = load_file(folder / "divergence.safetensors")
+            arrays = load_file(folder / _TENSORS)
             return cls(manifest["relations"], **arrays, meta=manifest["meta"])
         except Exception as error:  # whatever safetensors says of a truncated or foreign file
             raise RelsimError(f"{folder}: damaged ({error}): run `relsim compare` again") from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -159,25 +159,24 @@ class MonteCarlo(Estimator):
         for a, relation in enumerate(tqdm(relations, disable=_hidden(progress), unit="relation")):
             heads, tails = model.sample(relation, self.samples, generator)
             of_head = log_head[:, heads].T.double()  # (n, R)
-            of_tail = torch.cat(
-                [_tail_scores(model, h, t, relations) for h, t in _blocks(heads, tails, len(relations))]
-            )
+            of_tail = tail_scores(model, heads, tails, relations)
             head, tail = of_head[:, a, None] - of_head, of_tail[:, a, None] - of_tail
             rows.append(torch.stack([head.mean(0), tail.mean(0), (head + tail).std(0) / self.samples**0.5]))
         return *torch.stack(rows, dim=1), {}
 
 
+def tail_scores(model: FactDistribution, heads: Tensor, tails: Tensor, relations: Tensor) -> Tensor:
+    """Return log p(t | h, r) of facts (n,) under every relation (R,), (n, R) float64, in blocks that fit in memory."""
+    size = max(1, ROWS // len(relations))
+    blocks = zip(heads.split(size), tails.split(size), strict=True)
+    return torch.cat([_tail_scores(model, h, t, relations) for h, t in blocks])
+
+
 def _tail_scores(model: FactDistribution, heads: Tensor, tails: Tensor, relations: Tensor) -> Tensor:
-    """log p(t | h, r) for facts (n,) under every relation, (n, R) float64."""
     natural = model.tail_natural_grid(heads, relations)
     flat = natural.reshape(-1, natural.shape[-1])
     score = model.tail_score(flat, tails.repeat_interleave(len(relations))) - model.tail_partition(flat)
     return score.reshape(len(heads), len(relations)).double()
-
-
-def _blocks(heads: Tensor, tails: Tensor, relations: int) -> Iterator[tuple[Tensor, Tensor]]:
-    size = max(1, ROWS // relations)
-    return zip(heads.split(size), tails.split(size), strict=True)
 
 
 def _relations(model: FactDistribution, names: Sequence[str] | None) -> Tensor:

@@ -181,14 +181,11 @@ def systematic(include: NDArray[np.float64], rng: np.random.Generator) -> NDArra
     return np.sort(order[np.diff(ticks, prepend=0) > 0])
 
 
-def left_vectors(factor: Tensor, gram: Tensor, count: int) -> Tensor:
-    """Return leading left singular vectors of a matrix (E, m), (E, count), given its Gram matrix (m, m).
-
-    The rows of `factor` may be some of the rows of the matrix; those of the result are then the same.
-    """
+def left_basis(gram: Tensor, count: int) -> Tensor:
+    """Return what a matrix A is multiplied by for its `count` leading left singular vectors, given A^T A, (m, m)."""
     value, vector = torch.linalg.eigh(gram)
     value, vector = value.flip(0)[:count], vector.flip(1)[:, :count]
-    return factor @ vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
+    return vector / value.clamp(min=1e-12 * float(value.amax() if count else 1)).sqrt()
 
 
 def moderated(variance: Tensor, mean: Tensor, freedom: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One process at a time on one output: a lock that the system takes back when its holder dies, however it dies."""
+"""One process at a time on one output: locks that the system takes back when their holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from relsim.errors import RelsimError
 
 try:
     import fcntl
-
-    _SHARED, _EXCLUSIVE, _AT_ONCE = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB
 except ImportError:  # not a POSIX system: one process at a time is then up to the user
     fcntl = None  # type: ignore[assignment]
-    _SHARED = _EXCLUSIVE = _AT_ONCE = 0
 
 
 @contextmanager
@@ -26,13 +23,12 @@ def alone(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         RelsimError: another process holds it, and the call shall not wait.
     """
     target = Path(path).resolve()
-    lock = _lock_of(target)
-    descriptor = _acquire(lock, target, _EXCLUSIVE if wait else _EXCLUSIVE | _AT_ONCE)
+    lock = _on_file(target, wait=wait)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        lock.place.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
@@ -42,40 +38,81 @@ def together(path: str | Path) -> Iterator[None]:
     Raises:
         RelsimError: another process holds it alone.
     """
-    target = Path(path).resolve()
-    descriptor = _acquire(_lock_of(target), target, _SHARED | _AT_ONCE)
+    lock = _on_file(Path(path).resolve(), shared=True)
     try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _lock_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.lock")
+def on_folder(folder: Path, target: Path) -> Lock:
+    """Return an exclusive lock on `folder`, which is made where it is missing.
 
-
-def _acquire(lock: Path, target: Path, mode: int) -> int:
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    Raises:
+        RelsimError: another process has locked it, and so is working on `target`.
+    """
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        folder.mkdir(exist_ok=True)
+        lock = Lock(folder, target)
+        if lock.holds():
+            return lock
+        lock.release()  # its last holder has just renamed it
+
+
+class Lock:
+    """A lock on a file or folder that is there, whatever name it has later; it ends with the process at the latest."""
+
+    def __init__(self, place: Path, target: Path, *, shared: bool = False, wait: bool = False) -> None:
+        """Lock `place`.
+
+        Raises:
+            RelsimError: another process has locked it, and so is working on `target`, and the call shall not wait.
+        """
+        self.place = place
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
         try:
-            _flock(descriptor, target, mode)
-            if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
+            # a network file system locks what may be written; a folder may only be read
+            self._descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+        except FileNotFoundError:  # renamed since
+            return
+        try:
+            fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            self.release()
+            raise RelsimError(
+                f"{target}: another process is working on it: wait until it is done, or name another folder"
+            ) from None
+        except OSError:  # some network file systems have no locks
+            return
+        except BaseException:  # Ctrl-C while it waits
+            self.release()
             raise
-        os.close(descriptor)  # its last holder has just removed the file
+
+    def holds(self) -> bool:
+        """Whether what was locked still has its name."""
+        if self._descriptor is None:
+            return fcntl is None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.place.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Let go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
-def _flock(descriptor: int, target: Path, mode: int) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, mode)
-    except BlockingIOError:
-        raise RelsimError(
-            f"{target}: another process is working on it: wait until it is done, or name another folder"
-        ) from None
-    except OSError:  # some network file systems have no locks
-        return
+def _on_file(target: Path, *, shared: bool = False, wait: bool = False) -> Lock:
+    """Return a lock on `.NAME.lock` beside `target`, a file that is made where it is missing."""
+    place = target.with_name(f".{target.name}.lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        place.touch(0o666)
+        lock = Lock(place, target, shared=shared, wait=wait)
+        if lock.holds():
+            return lock
+        lock.release()  # its last holder has just removed the file

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import lorentz.functional as LF
 import lorentz.nn as lnn
+from relsim.distribution import TableDistribution
 from relsim.neural import NeuralDistribution
 
 
-class LorentzDistribution(NeuralDistribution):
+class LorentzDistribution(NeuralDistribution, TableDistribution):
     r"""p(h|r) = softmax_h(-|f(r) - e_h|_L^2 / \tau + a_h), p(t|h,r) = softmax_t(-|g(h, r) - e_t|_L^2 / \tau' + b_t).
 
     Entities e and relations are points of curvature -1, and f and g maps of points: two hidden layers of

@@ -8,10 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relsim.distribution import TableDistribution
 from relsim.neural import NeuralDistribution
 
 
-class MLPDistribution(NeuralDistribution):
+class MLPDistribution(NeuralDistribution, TableDistribution):
     """p(h|r) = softmax_h(f(r) . e_h + a_h), p(t|h,r) = softmax_t(g(h, r) . e_t + b_t) (arXiv:1907.08937, Eq. 4, 5).
 
     f and g are perceptrons with two hidden layers on the vectors of the relation, and of the head and the relation; the
@@ -26,8 +27,8 @@ class MLPDistribution(NeuralDistribution):
         self, entities: Sequence[str], relations: Sequence[str], support: Tensor | None = None, **shape: Any
     ) -> None:
         super().__init__(entities, relations, support, **shape)
-        self.head_mlp = _Perceptron([self.dim], self.hidden, self.dim, self.dropout)
-        self.tail_mlp = _Perceptron([self.dim, self.dim], self.hidden, self.dim, self.dropout)
+        self.head_mlp = Perceptron([self.dim], self.hidden, self.dim, self.dropout)
+        self.tail_mlp = Perceptron([self.dim, self.dim], self.hidden, self.dim, self.dropout)
 
     def head_natural(self, relation: Tensor) -> Tensor:
         return self.head_mlp.finish(self.head_mlp.first[0](self.relation[relation]))
@@ -45,7 +46,7 @@ class MLPDistribution(NeuralDistribution):
         return self.entity
 
 
-class _Perceptron(nn.Module):
+class Perceptron(nn.Module):
     """Two hidden layers of ReLU units; the first is kept in one piece per input, so that its pieces can be shared."""
 
     def __init__(self, inputs: Sequence[int], hidden: int, out: int, dropout: float) -> None:

@@ -14,20 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from relsim.counts import CountsDistribution
-from relsim.distribution import FactDistribution, TableDistribution
+from relsim.denormals import zero_denormals_
+from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
-from relsim.lorentz import LorentzDistribution
-from relsim.mlp import MLPDistribution
 from relsim.neural import ENTITY_ROWS, NeuralDistribution
+from relsim.registry import KINDS, class_of
 from relsim.storage import atomic_folder, check_source, one_line, read_json, write_json
-from relsim.training import zero_denormals_
 
 MANIFEST = "model.json"
 TENSORS = "model.safetensors"
 Tensors = dict[str, Tensor]
-NEURAL: dict[str, type[NeuralDistribution]] = {cls.kind: cls for cls in (MLPDistribution, LorentzDistribution)}
-KINDS: dict[str, type[FactDistribution]] = {**NEURAL, CountsDistribution.kind: CountsDistribution}
 
 
 def save_model(model: FactDistribution, path: str | Path) -> None:
@@ -73,7 +69,7 @@ def read_model(path: str | Path, parts: Mapping[str, Callable[[int], slice]]) ->
         with torch.device("meta"):
             model = _outline(folder, description)
         if not isinstance(model, NeuralDistribution):
-            raise RelsimError(f"{path}: a {model.kind} model has no table to share: run one process")
+            raise RelsimError(f"{path}: a {model.kind} model is not trained: read it whole")
         state = {}
         with safe_open(folder / TENSORS, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118, it is no dictionary
@@ -83,6 +79,16 @@ def read_model(path: str | Path, parts: Mapping[str, Callable[[int], slice]]) ->
             raise KeyError("tensors of another model")
         model.support = state["support"]
     return model, state
+
+
+def kind_at(path: str | Path) -> str:
+    """Return the kind of the model in a folder, one of `relsim.registry.KINDS`.
+
+    Raises:
+        RelsimError: the folder is not a model, or is damaged.
+    """
+    with _readable(path) as (_, description):
+        return str(description["kind"])
 
 
 @contextmanager
@@ -104,12 +110,12 @@ def _readable(path: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _outline(folder: Path, description: dict[str, Any]) -> FactDistribution:
     """The model that a folder describes, without its parameters."""
     entities = _names(json.loads((folder / "entities.json").read_text(encoding="utf-8")))
-    model = KINDS[str(description["kind"])](entities, _names(description["relations"]), **description["config"])
+    model = class_of(str(description["kind"]))(entities, _names(description["relations"]), **description["config"])
     model.meta = dict(description["meta"])
     return model
 
 
-def fingerprint(model: TableDistribution) -> str:
+def fingerprint(model: FactDistribution) -> str:
     """Return a SHA-256 over what tells a model from others, in hexadecimal.
 
     Of what has a row for each entity, which may be spread over processes, sums and sums of squares enter.

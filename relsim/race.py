@@ -15,7 +15,7 @@ from relsim.design import Design
 from relsim.rows import LazyRows
 from relsim.tails import TailRows, TailSums
 
-FIRST = 8  # heads of the first round; each round takes twice as many as the last
+FIRST = 2  # heads of the first round; each round takes twice as many as the last
 SLACK = 1e-4  # relative: bounds are sums of rounded numbers
 
 

@@ -1,7 +1,8 @@
 """A scale that a person can read: exp(-KL) is 0 to three digits for nearly all pairs of relations.
 
-Both functions put the typical pair of the comparison at 0.5, and equal relations at 1. They order pairs as the
-divergence does; what they say depends on the other relations, so they compare pairs of one comparison only.
+`quantile` and `tempered` put the typical pair of the comparison at 0.5, and equal relations at 1. They order pairs as
+the divergence does, `centred` does not. What they say depends on the other relations, so they compare pairs of one
+comparison only.
 """
 
 from __future__ import annotations
@@ -43,3 +44,17 @@ def typical(div: Divergence) -> float:
     pairs = pairs[np.isfinite(pairs)]
     median = float(np.median(pairs)) if len(pairs) else 1.0
     return median if median > 0 else 1.0
+
+
+def centred(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return D_ab - (m_a + m_b) / 2, (R, R), where m_a is the mean distance of a from the others; the diagonal is 0.
+
+    A relation of many facts or of broad types is near to all others, and its neighbours are near to it for that reason:
+    it is a hub. What counts here is how much nearer a pair is than its relations are to others (Conneau et al., Word
+    translation without parallel data, ICLR 2018, eq. 3, with all others as the neighbourhood).
+    """
+    size = len(distance)
+    mean = (distance.sum(axis=1) - np.diag(distance)) / max(size - 1, 1)
+    result = distance - (mean[:, None] + mean[None, :]) / 2
+    np.fill_diagonal(result, 0.0)
+    return result

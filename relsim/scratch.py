@@ -1,4 +1,4 @@
-"""One writer for a folder: a scratch folder beside it, held by a lock that ends with the process, and the swap."""
+"""One writer for a folder: a scratch folder beside it, and the swap."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from relsim.errors import RelsimError
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: one writer at a time is then up to the user
-    fcntl = None  # type: ignore[assignment]
+from relsim.lock import Lock, on_folder
 
 _held: set[Path] = set()  # scratch folders of this process
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -37,10 +32,10 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         yield target
         return
     scratch = target.with_name(f".{target.name}.partial")
-    lock: _Lock | None = None
+    lock: Lock | None = None
     try:
         with _interrupts_later():  # one between making the folder and holding it would leave it there
-            lock = _acquire(scratch, target)
+            lock = on_folder(scratch, target)
         _held.add(scratch)
         restore(target)
         _clear(scratch)
@@ -82,62 +77,12 @@ def _interrupts_later() -> Iterator[None]:
             handler(*caught[0])
 
 
-def _acquire(scratch: Path, target: Path) -> _Lock:
-    """Return an exclusive lock on `scratch`, which is made where it is missing."""
-    while True:
-        scratch.mkdir(exist_ok=True)
-        lock = _Lock(scratch, target)
-        if lock.holds(scratch):
-            return lock
-        lock.release()  # its last holder has just renamed it
-
-
-class _Lock:
-    """An exclusive lock on a folder, whatever name the folder has later; it ends with the process at the latest."""
-
-    def __init__(self, folder: Path, target: Path) -> None:
-        """Lock `folder`.
-
-        Raises:
-            RelsimError: another process has locked it, and so is writing `target`.
-        """
-        self._descriptor: int | None = None
-        if fcntl is None:
-            return
-        try:
-            self._descriptor = os.open(folder, os.O_RDONLY)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:  # renamed since
-            return
-        except BlockingIOError:
-            self.release()
-            raise RelsimError(
-                f"{target}: another process is writing it: wait until it is done, or name another folder"
-            ) from None
-        except OSError:  # some network file systems have no locks on folders
-            return
-
-    def holds(self, folder: Path) -> bool:
-        """Whether `folder` is still the folder that was locked."""
-        if self._descriptor is None:
-            return fcntl is None
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), folder.stat())
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 def _swap(scratch: Path, target: Path) -> None:
     """Move `scratch` to `target`, and remove what was there; on failure what was there stays."""
     if not target.exists():
         scratch.rename(target)
         return
-    held = _Lock(target, target)  # its content takes the place of the scratch folder, and must not become another's
+    held = Lock(target, target)  # its content takes the place of the scratch folder, and must not become another's
     try:
         if _exchange(scratch, target):
             shutil.rmtree(scratch, ignore_errors=True)

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, linear_logsumexp_mean
 from relsim.crew import Crew
+from relsim.distribution import TableDistribution
+from relsim.errors import RelsimError
 from relsim.lorentz import LorentzDistribution
 from relsim.mlp import MLPDistribution
-from relsim.models import read_model
+from relsim.models import kind_at, read_model
 from relsim.neural import ENTITY_ROWS, NeuralDistribution
 
 
-class RowSharded(NeuralDistribution):
+class RowSharded(NeuralDistribution, TableDistribution):
     """The part of a neural distribution that deals with the table, on the rows `start` to `stop` of this process."""
 
     crew: Crew
@@ -120,7 +122,12 @@ def part_of(size: int, crew: Crew) -> slice:
 
 
 def shard(model: NeuralDistribution, crew: Crew) -> RowSharded:
-    """Return the model with this process's rows of the table only; parameters are copied."""
+    """Return the model with this process's rows of the table only; parameters are copied.
+
+    Raises:
+        RelsimError: the model is of a kind without such a table.
+    """
+    _check_kind(model.kind)
     rows = part_of(len(model.entities), crew)
     state = {key: value[rows] if key in ENTITY_ROWS else value for key, value in model.state_dict().items()}
     result = _empty(model, crew, rows, state)
@@ -142,8 +149,9 @@ def load_sharded(path: str | Path, crew: Crew) -> RowSharded:
     """Read this process's part of a model folder, in evaluation mode; the rest of the table is not read.
 
     Raises:
-        RelsimError: as `relsim.models.load_model`, or the model has no table.
+        RelsimError: as `relsim.models.load_model`, or the model is of a kind without such a table.
     """
+    _check_kind(kind_at(path), f"{path}: ")
     outline, state = read_model(path, {key: lambda size: part_of(size, crew) for key in ENTITY_ROWS})
     return _empty(outline, crew, part_of(len(outline.entities), crew), state).eval()
 
@@ -162,6 +170,11 @@ def _empty(outline: NeuralDistribution, crew: Crew, rows: slice, state: Mapping[
         else:
             module.register_parameter(name, nn.Parameter(value.detach().clone()))
     return result
+
+
+def _check_kind(kind: str, place: str = "") -> None:
+    if kind not in _CLASSES:
+        raise RelsimError(f"{place}a {kind} model has no table to share: run one process")
 
 
 class _Gathered(torch.autograd.Function):

@@ -35,7 +35,7 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
     where it holds the marker, so that a mistyped path never deletes somebody's work.
 
     Raises:
-        RelsimError: `path` exists and is neither empty nor a folder of this kind; another process is writing it; the
+        RelsimError: `path` exists and is neither empty nor a folder of this kind; another process is working on it; the
             disk refuses (it is full, say).
     """
     check_target(path, marker)
@@ -86,13 +86,15 @@ def check_source(path: str | Path, kind: str) -> None:
 
 
 def refuse_links(path: Path) -> None:
-    """Refuse a file of a folder that is a symbolic link: a folder from somebody else must not read outside itself.
+    """Refuse an entry of a folder that leads elsewhere: a folder from somebody else must not read outside itself.
 
     Raises:
-        RelsimError: as said.
+        RelsimError: it is a symbolic link, or a pipe or a device.
     """
     if path.is_symlink():
         raise RelsimError(f"{path}: is a symbolic link, which may lead anywhere: put the file itself there")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RelsimError(f"{path}: is a pipe or a device: put a file there")
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from relsim.estimators import Enumerate
 from relsim.ingest import open_kb
 from relsim.kb import KB
 from relsim.models import load_model, save_model
-from relsim.training import Training, fit
+from relsim.optimising import Training
+from relsim.training import fit
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).resolve().parents[2] / ".benchmarks"

@@ -21,9 +21,11 @@ from relsim.estimators import Enumerate, RaoBlackwell
 from relsim.grouping import GroupedFacts
 from relsim.ingest import open_kb
 from relsim.kb import KB
+from relsim.likelihood import batch_nll
 from relsim.mlp import MLPDistribution
+from relsim.optimising import Training, adamw
 from relsim.report import write_report
-from relsim.training import Training, adamw, batch_nll, fit
+from relsim.training import fit
 from tests.benchmarks import naive
 
 pytestmark = [pytest.mark.data, pytest.mark.benchmark(timer=time.process_time)]

@@ -5,6 +5,8 @@ CPU seconds on one thread. The naive procedure is that of the paper, extrapolate
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,13 +18,15 @@ import pytest
 import torch
 
 from relsim.comparing import compare
+from relsim.designs import FOLDER as DESIGNS
 from relsim.distribution import FactDistribution
 from relsim.divergence import Divergence
 from relsim.estimators import RaoBlackwell
 from relsim.models import load_model, save_model
+from relsim.optimising import Training
 from relsim.search import nearest, similar_pairs
 from relsim.similar import neighbours, symmetric_kl
-from relsim.training import Training, fit
+from relsim.training import fit
 from tests.benchmarks import naive
 from tests.benchmarks.conftest import CACHE
 from tests.benchmarks.synthetic import synthetic_kb
@@ -102,17 +106,47 @@ def test_similar_on_fb15k_size(model: FactDistribution, matrix: Divergence, benc
 
 
 def test_the_command_similar_on_fb15k_size(folder: Path, benchmark: Any) -> None:
-    """The whole command, start of Python and reading the model included."""
+    """The whole command, start of Python and reading the model included: the first one, and the later ones.
+
+    The first question makes the design of the sampling and keeps it; the later ones are under 3 CPU-s.
+    """
     line = [sys.executable, "-m", "relsim", "similar", str(folder), load_model(folder).relations[5]]
 
-    def run() -> None:
+    def run() -> float:
+        before = _children()
         subprocess.run(line, check=True, capture_output=True)
+        return _children() - before
 
-    before = time.process_time(), _children()
+    shutil.rmtree(folder / DESIGNS, ignore_errors=True)
+    first = run()
+    later = [run() for _ in range(5)]
+    before = _children()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    benchmark.extra_info |= {
+        "first_cpu_s": first,
+        "median_cpu_s": float(np.median(later)),
+        "largest_cpu_s": max(later),
+        "import_torch_cpu_s": _children() - before,
+    }
     benchmark.pedantic(run, rounds=1)
-    cpu = _children() - before[1]
-    benchmark.extra_info |= {"cpu_s": cpu}
-    assert cpu <= 4 * NOISE
+    assert np.median(later) <= 3 * NOISE
+
+
+@pytest.mark.slow
+def test_similar_among_10000_relations_of_a_million_entities(tmp_path: Path, benchmark: Any) -> None:
+    """Untrained synthetic vectors, in a process of its own, whose memory is measured; about 5 CPU minutes.
+
+    The design is made by the first question only. At this size there is no matrix to compare with; that the answer is
+    its row is shown where it can be made (above, and in `tests/relsim/test_search.py`).
+    """
+    line = [sys.executable, "-c", LARGE, str(tmp_path)]
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    benchmark.extra_info |= found
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert found["nearest"] == found["expected"]
+    assert found["design_cpu_s"] + found["search_cpu_s"] <= 15 * 60
+    assert found["peak_gib"] <= 4
 
 
 def test_redundant_on_fb15k_size(model: FactDistribution, matrix: Divergence, benchmark: Any) -> None:
@@ -130,6 +164,35 @@ def test_redundant_on_fb15k_size(model: FactDistribution, matrix: Divergence, be
     }
     benchmark.pedantic(lambda: len(found), rounds=1)
     assert cpu <= matrix.meta["cpu_seconds"]
+
+
+# asks for r8, which has a near copy, r9, before and after its design is kept
+LARGE = """
+import json, resource, sys, time
+import torch
+from relsim.designs import KeptDesigns
+from relsim.estimators import RaoBlackwell
+from relsim.search import nearest
+from tests.benchmarks.synthetic import synthetic_model
+torch.set_num_threads(1)
+model = synthetic_model()
+kept = KeptDesigns(RaoBlackwell(), sys.argv[1])
+everything = torch.arange(len(model.relations))
+start = time.process_time()
+with torch.no_grad():
+    kept.design(model, everything)
+made = time.process_time()
+found, effort = nearest(model, "r8", 10, estimator=kept)
+print(json.dumps({
+    "design_cpu_s": made - start,
+    "search_cpu_s": time.process_time() - made,
+    "pairs_never_evaluated": effort.excluded / effort.pairs,
+    "rows_evaluated": effort.rows / effort.all_rows,
+    "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    "nearest": found[0].name,
+    "expected": "r9",
+}))
+"""
 
 
 def _children() -> float:

@@ -10,7 +10,8 @@ import torch
 from relsim.data import nations
 from relsim.kb import KB
 from relsim.mlp import MLPDistribution
-from relsim.training import Training, fit
+from relsim.optimising import Training
+from relsim.training import fit
 
 
 def random_model(

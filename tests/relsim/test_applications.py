@@ -27,7 +27,7 @@ from relsim.inverse import inverses
 from relsim.kb import KB
 from relsim.kinds import hierarchy, kinds, reduced, render_tree
 from relsim.report import RULE
-from relsim.scale import quantile, tempered, typical
+from relsim.scale import centred, quantile, tempered, typical
 from relsim.search import covered_pairs
 from relsim.similar import nearest_pairs, pair_record, symmetric_kl
 from tests.relsim.conftest import random_model
@@ -164,6 +164,21 @@ def test_the_quantile_is_the_share_of_pairs_further_apart() -> None:
                 assert found[a, b] == pytest.approx(further / len(every))
     assert (np.diag(found) == 1).all()
     assert np.median(found[np.triu_indices(9, 1)]) == pytest.approx(0.5)
+
+
+def test_centring_is_its_formula_and_lowers_hubs() -> None:
+    rng = np.random.default_rng(0)
+    distance = rng.uniform(4, 6, (8, 8))
+    distance = (distance + distance.T) / 2
+    distance[0] = distance[:, 0] = 3.5  # a hub: nearer to all than anything else is
+    distance[5, 6] = distance[6, 5] = 3.6
+    np.fill_diagonal(distance, 0.0)
+    result = centred(distance)
+    mean = [np.delete(distance[a], a).mean() for a in range(8)]
+    expected = [[distance[a, b] - (mean[a] + mean[b]) / 2 if a != b else 0 for b in range(8)] for a in range(8)]
+    np.testing.assert_allclose(result, expected)
+    assert distance[5, 6] > distance[5, 0]
+    assert result[5, 6] == result.min() < result[5, 0]
 
 
 def test_the_tempered_scale_halves_at_the_median_pair() -> None:

@@ -713,7 +713,7 @@ def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("the work had started")
 
-    monkeypatch.setattr("relsim.training._train", refuse)
+    monkeypatch.setattr("relsim.training.train", refuse)
     monkeypatch.setattr(Estimator, "divergence", refuse)
 
 
@@ -832,7 +832,7 @@ def test_a_resumed_fit_keeps_the_best_epoch_from_before_the_interruption(
 def test_an_interruption_before_the_first_checkpoint_leaves_nothing(
     command: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relsim.training._epoch", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("relsim.loop._epoch", lambda *_: signal.raise_signal(signal.SIGINT))
     result = command("fit", made / "facts.tsv", tmp_path / "model", *SMALL)
     assert (result.code, result.out, result.err.strip()) == (130, "", "relsim: interrupted")
     assert tree(tmp_path) == {}

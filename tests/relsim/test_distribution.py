@@ -14,7 +14,9 @@ from relsim.counts import CountsDistribution
 from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.mlp import MLPDistribution
+from relsim.neural import NeuralDistribution
 from tests.relsim.conftest import random_model
+from tests.relsim.test_factored import random_classes
 
 FACTS = [(0, 0, 1, 2), (0, 0, 2, 1), (1, 0, 2, 1), (1, 1, 3, 5), (3, 1, 3, 1)]  # head, relation, tail, count
 
@@ -23,7 +25,9 @@ def counts_model(discount: float = 0.7) -> CountsDistribution:
     return CountsDistribution(list("abcd"), ["r", "s", "unseen"], facts=torch.tensor(FACTS), discount=discount)
 
 
-@pytest.mark.parametrize("model", [random_model(9, 4), counts_model()], ids=["mlp", "counts"])
+@pytest.mark.parametrize(
+    "model", [random_model(9, 4), random_classes(9, 4), counts_model()], ids=["mlp", "classes", "counts"]
+)
 def test_conditionals_sum_to_one_and_make_the_joint(model: FactDistribution) -> None:
     size = len(model.entities)
     for relation in range(len(model.relations)):
@@ -34,14 +38,16 @@ def test_conditionals_sum_to_one_and_make_the_joint(model: FactDistribution) -> 
         torch.testing.assert_close(joint, head[:, None] + tail)
 
 
-@pytest.mark.parametrize("model", [random_model(9, 4), counts_model()], ids=["mlp", "counts"])
+@pytest.mark.parametrize(
+    "model", [random_model(9, 4), random_classes(9, 4), counts_model()], ids=["mlp", "classes", "counts"]
+)
 def test_moments_are_those_of_the_softmax(model: FactDistribution) -> None:
     heads, relations = torch.arange(3), torch.arange(len(model.relations))
     grid = model.tail_natural_grid(heads, relations)
     one_by_one = [[model.tail_natural(h[None], r[None])[0] for r in relations] for h in heads]
     torch.testing.assert_close(grid, torch.stack([torch.stack(row) for row in one_by_one]))
     natural = grid.flatten(0, 1).detach().requires_grad_()
-    if isinstance(model, MLPDistribution):
+    if isinstance(model, NeuralDistribution):
         partition, mean = model.tail_moments(natural)
         torch.testing.assert_close(partition, torch.logsumexp(model.tail_logits(natural), -1).detach())
         gradient = torch.autograd.grad(torch.logsumexp(model.tail_logits(natural), -1).sum(), natural)[0]

@@ -140,14 +140,14 @@ def test_ctrl_c_at_any_moment_leaves_all_as_it_was(dump: Path, tmp_path: Path, d
 
 
 def test_ctrl_c_while_a_scratch_folder_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    acquire = scratch._acquire
+    acquire = scratch.on_folder
 
     def interrupted(*folders: Path) -> Any:
         lock = acquire(*folders)
         signal.raise_signal(signal.SIGINT)
         return lock
 
-    monkeypatch.setattr(scratch, "_acquire", interrupted)
+    monkeypatch.setattr(scratch, "on_folder", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), scratch_folder(tmp_path / "kb"):
@@ -164,7 +164,7 @@ def test_a_second_process_on_the_same_folder_is_refused(dump: Path, whole: dict[
     second = start("ingest", dump, tmp_path / "kb")
     out, err = second.communicate(timeout=60)
     message = (
-        f"relsim: {tmp_path / 'kb'}: another process is writing it: wait until it is done, or name another folder\n"
+        f"relsim: {tmp_path / 'kb'}: another process is working on it: wait until it is done, or name another folder\n"
     )
     assert (second.returncode, out, err.decode()) == (2, b"", message)
     assert first.communicate(timeout=60)[1] == b""
@@ -218,7 +218,7 @@ def _made(folder: Path) -> Path:
 
 def test_a_folder_is_locked_for_this_process_too_but_not_against_its_own_parts(tmp_path: Path) -> None:
     with scratch_folder(tmp_path / "kb") as scratch:
-        with pytest.raises(RelsimError, match="another process is writing it"), scratch_folder(tmp_path / "kb"):
+        with pytest.raises(RelsimError, match="another process is working on it"), scratch_folder(tmp_path / "kb"):
             pass
         with scratch_folder(scratch) as inner:
             assert inner == scratch

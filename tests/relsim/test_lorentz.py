@@ -14,9 +14,10 @@ from relsim.data import nations
 from relsim.estimators import Enumerate, RaoBlackwell
 from relsim.lorentz import LorentzDistribution
 from relsim.models import load_model, save_model
+from relsim.optimising import Training
 from relsim.search import nearest
 from relsim.similar import neighbours
-from relsim.training import Training, fit
+from relsim.training import fit
 from tests.relsim.test_estimators import brute_force
 
 

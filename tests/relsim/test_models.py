@@ -25,9 +25,11 @@ from relsim.distribution import FactDistribution
 from relsim.errors import RelsimError
 from relsim.estimators import Enumerate
 from relsim.mlp import MLPDistribution
-from relsim.models import KINDS, load_model, save_model
+from relsim.models import load_model, save_model
+from relsim.registry import class_of
 from relsim.training import fit_counts
 from tests.relsim.conftest import random_model
+from tests.relsim.test_factored import random_classes
 
 NAMES = ["plain", "with space", "東京 😀", "tab\tand\nbreak", '"quoted", \\', "", "<b>&amp;", "‮right to left", "plain "]
 FILES = ["entities.json", "model.json", "model.safetensors"]
@@ -54,6 +56,7 @@ MODELS: dict[str, Callable[[], FactDistribution]] = {
     "mlp": mlp,
     "mlp without bias": lambda: mlp(bias=False),
     "counts": counts,
+    "classes": lambda: random_classes(9, 3).float(),
 }
 
 
@@ -323,7 +326,7 @@ def test_the_files_are_json_and_safetensors_through_and_through(name: str, tmp_p
     save_model(model, tmp_path / "model")
     assert json.loads((tmp_path / "model" / "entities.json").read_text(encoding="utf-8")) == model.entities
     description = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))
-    assert KINDS[description["kind"]] is type(model)
+    assert class_of(description["kind"]) is type(model)
     tensors = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
     assert set(tensors) == set(model.state_dict())
 

@@ -19,6 +19,7 @@ from relsim.kb import KB
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 FB15K = Sizes(facts=272_115, entities=14_541, relations=237, groups=93_372)
 CODEX = Sizes(facts=32_888, entities=2_034, relations=42, groups=10_465)
+FB15K_SIZE = Sizes(facts=540_000, entities=14_951, relations=1_345, groups=110_988)
 
 
 def facts(count: int) -> str:
@@ -67,7 +68,7 @@ def test_heaps_law_is_followed() -> None:
 @pytest.mark.parametrize(
     ("result", "field", "cost"),
     [
-        ("fb15k_matrix_against_the_papers_estimator", "cpu_s", costs.comparing(FB15K, heads=1400)),
+        ("full_matrix_of_fb15k_size", "cpu_s", costs.comparing(FB15K_SIZE, heads=1200)),
         ("fb15k_epoch_against_ungrouped_softmax", "epoch_cpu_s", costs.fitting(FB15K, epochs=1)),
         ("codex_s_from_the_folder_to_the_report", "matrix_cpu_s", costs.comparing(CODEX, heads=2034)),
         ("codex_s_from_the_folder_to_the_report", "total_cpu_s", costs.fitting(CODEX, epochs=20)),

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 import relsim
+from relsim.checkpoint import Checkpoints
 from relsim.comparing import compare
 from relsim.crew import Crew
 from relsim.data import nations
 from relsim.divergence import Divergence
+from relsim.errors import RelsimError
 from relsim.estimators import RaoBlackwell
 from relsim.grouping import GroupedFacts
+from relsim.likelihood import batch_nll
 from relsim.lorentz import LorentzDistribution
 from relsim.mlp import MLPDistribution
 from relsim.models import load_model, save_model
 from relsim.neural import ENTITY_ROWS, NeuralDistribution
+from relsim.optimising import Training
 from relsim.sharded import load_sharded, shard, unshard
-from relsim.training import Training, batch_nll, fit
+from relsim.training import fit
 from tests.relsim.conftest import random_model
 from tests.relsim.test_lorentz import random_points
 
@@ -140,3 +149,113 @@ def test_torchrun_runs_the_command(command: str, tmp_path: Path) -> None:
     found = Divergence.load(tmp_path / "out")
     expected = RaoBlackwell(samples=30).divergence(load_model(tmp_path / "model"), progress=False)
     np.testing.assert_allclose(found.kl, expected.kl, rtol=1e-4, atol=1e-5)
+
+
+class Part(Crew):
+    """One process of two whose meetings with the other are played by the test."""
+
+    def meet(self) -> None:
+        return None
+
+
+class Killed(Part):
+    def meet(self) -> None:
+        raise KeyboardInterrupt
+
+
+def groups(value: float) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: {"entity": torch.tensor([value])} for name in ("model", "best", "optimiser")}
+
+
+def test_a_checkpoint_of_a_crew_counts_when_all_parts_are_there(tmp_path: Path) -> None:
+    """A kill after some of the parts of an epoch leaves the epoch before it."""
+    folder, cpu = tmp_path / "training", torch.device("cpu")
+    with pytest.raises(KeyboardInterrupt):
+        Checkpoints(folder, Killed(0, 2)).save(groups(0.5), {"a": 1}, {"epoch": 1})
+    assert Checkpoints(folder, Part(0, 2)).load({"a": 1}, cpu) is None
+    for rank in (1, 0):
+        Checkpoints(folder, Part(rank, 2)).save(groups(1 + rank), {"a": 1}, {"epoch": 1})
+    with pytest.raises(KeyboardInterrupt):
+        Checkpoints(folder, Killed(0, 2)).save(groups(7), {"a": 1}, {"epoch": 2})
+    for rank in (0, 1):
+        found = Checkpoints(folder, Part(rank, 2)).load({"a": 1}, cpu)
+        assert found is not None
+        assert found[0]["model"]["entity"].item() == 1 + rank
+        assert found[1] == {"epoch": 1}
+    for rank in (1, 0):
+        Checkpoints(folder, Part(rank, 2)).save(groups(3 + rank), {"a": 1}, {"epoch": 2})
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.json", "epoch-2"]
+
+
+@pytest.mark.parametrize(
+    ("crew", "settings", "fault"),
+    [
+        (Part(0, 2), {"a": 2}, "holds a training with other a"),
+        (Crew(), {"a": 1}, "holds a training with other processes"),
+        (Part(0, 3), {"a": 1}, "holds a training with other processes"),
+    ],
+)
+def test_a_checkpoint_of_another_crew_is_refused(tmp_path: Path, crew: Crew, settings: dict, fault: str) -> None:
+    for rank in (1, 0):
+        Checkpoints(tmp_path / "training", Part(rank, 2)).save(groups(1), {"a": 1}, {"epoch": 1})
+    with pytest.raises(RelsimError, match=fault):
+        Checkpoints(tmp_path / "training", crew).load(settings, torch.device("cpu"))
+
+
+def test_what_is_no_checkpoint_of_a_crew_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "thesis.tex").write_text("x")
+    with pytest.raises(RelsimError, match="stands where checkpoints go"):
+        Checkpoints(tmp_path / "training", Part(0, 2)).load({}, torch.device("cpu"))
+    assert (tmp_path / "training" / "thesis.tex").exists()
+
+
+def start_fit(kb: Path, model: Path) -> list[subprocess.Popen[str]]:
+    """Two processes as torchrun starts them."""
+    root = Path(relsim.__file__).parents[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    path = f"{root}{os.pathsep}{root / 'kernels'}"
+    line = [sys.executable, "-m", "relsim", "fit", str(kb), str(model), "--dim", "16", "--hidden", "64"]
+    return [
+        subprocess.Popen(
+            [*line, "--epochs", "12", "--patience", "12", "--batch", "8", "--json"],
+            env={**os.environ, **meeting, "PYTHONPATH": path, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    said = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    return json.loads(said[0][0])
+
+
+def test_kill_9_of_two_processes_and_the_same_command_again_give_the_same_model(tmp_path: Path) -> None:
+    nations().save(tmp_path / "kb")
+    whole = finish(start_fit(tmp_path / "kb", tmp_path / "whole"))
+    assert not (tmp_path / "whole.training").exists()
+    manifest = tmp_path / "killed.training" / "checkpoint.json"
+    processes = start_fit(tmp_path / "kb", tmp_path / "killed")
+    while not manifest.exists() or json.loads(manifest.read_text())["progress"]["epoch"] < 3:
+        assert all(process.poll() is None for process in processes), "it ended before it could be killed"
+        time.sleep(0.005)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.communicate()
+    reached = json.loads(manifest.read_text())["progress"]["epoch"]
+    assert 3 <= reached < 12
+    again = finish(start_fit(tmp_path / "kb", tmp_path / "killed"))
+    assert again["history"] == whole["history"]
+    tensors = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed")]
+    assert tensors[0].keys() == tensors[1].keys()
+    for key, value in tensors[0].items():
+        assert torch.equal(value, tensors[1][key]), key
+    assert not (tmp_path / "killed.training").exists()

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from relsim import training as module
+from relsim import loop as module
 from relsim.data import nations
+from relsim.denormals import zero_denormals_
 from relsim.errors import RelsimError
 from relsim.grouping import GroupedFacts
 from relsim.kb import KB, Triples
-from relsim.training import Training, fit, fit_counts, negative_log_likelihood, zero_denormals_
+from relsim.likelihood import negative_log_likelihood
+from relsim.optimising import Training
+from relsim.training import fit, fit_counts
 from tests.relsim.conftest import random_model
 
 SMALL = {"dim": 8, "hidden": 16, "progress": False}

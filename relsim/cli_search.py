@@ -1,20 +1,17 @@
-"""The commands that compare relations and ask for what came out."""
+"""The commands that ask which relations are alike, inverse, or kinds of others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relsim.arguments import Finite, open_comparison, open_facts, open_model, open_model_or_comparison
+from relsim.arguments import Finite, open_facts, open_model, open_model_or_comparison
 from relsim.errors import RelsimError
-from relsim.options import AS_JSON, COLUMNS, SEED, examples, show
+from relsim.options import AS_JSON, COLUMNS, SEED, estimator_of, estimator_options, examples, show
 
 if TYPE_CHECKING:
-    from relsim.comparing import Shard
-    from relsim.divergence import Divergence
     from relsim.estimators import DesignEstimator
     from relsim.evidence import Evidence
     from relsim.search import Effort
@@ -22,112 +19,6 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _TOP = click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="List so many.")
 _KB = click.option("--kb", type=_PATH, help="Show the facts that prove it, from this KB.")
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _estimator_options(command: _Command) -> _Command:
-    """Add the options that `_estimator` takes."""
-    for option in reversed(
-        (
-            click.option(
-                "--mass",
-                type=Finite(0, 1, min_open=True),
-                default=0.95,
-                show_default=True,
-                help="Evaluate as many heads as hold this share of the mass of each relation.",
-            ),
-            click.option(
-                "--samples",
-                type=click.IntRange(min=1),
-                default=1200,
-                show_default=True,
-                help="The most heads to evaluate.",
-            ),
-            click.option("--exact", is_flag=True, help="Every head: no sampling error."),
-            SEED,
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _estimator(exact: bool, mass: float, samples: int, seed: int) -> DesignEstimator:
-    from relsim.estimators import Enumerate, RaoBlackwell
-
-    return Enumerate() if exact else RaoBlackwell(mass=mass, samples=samples, seed=seed)
-
-
-class _ShardType(click.ParamType):  # type: ignore[type-arg]
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
-        from relsim.comparing import Shard
-
-        try:
-            return value if isinstance(value, Shard) else Shard.parse(value)
-        except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
-
-
-@click.command(
-    epilog=examples(
-        "relsim compare model comparison",
-        "relsim compare model comparison --samples 3000",
-        "relsim compare model sharded --shard 1/2",
-        "relsim compare model sharded --shard 2/2",
-    )
-)
-@click.argument("model", type=_PATH)
-@click.argument("comparison", type=_PATH)
-@_estimator_options
-@click.option("--shard", type=_ShardType(), help="Do this part of the work only; `relsim merge` puts parts together.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Print the most similar pairs.")
-@AS_JSON
-def compare(model: Path, comparison: Path, shard: Shard | None, top: int, as_json: bool, **options: Any) -> None:
-    """Estimate the KL divergence between all relations of MODEL.
-
-    It goes to the folder COMPARISON, which also holds pairs.tsv, a table of all pairs with standard errors. The work is
-    done in blocks, which go to COMPARISON.blocks: after an interruption the same command goes on from there.
-
-    `torchrun --nproc-per-node 2 -m relsim compare ...` shares the table of entities out to processes.
-    """
-    from relsim.comparing import compare as run
-    from relsim.comparing import scratch_of
-    from relsim.crew import Crew
-    from relsim.divergence import MANIFEST
-    from relsim.storage import check_target
-
-    check_target(comparison, MANIFEST)
-    crew, scratch = Crew.joined(), scratch_of(comparison)
-    try:
-        div = run(open_model(model, crew), comparison, _estimator(**options), shard=shard, crew=crew)
-    except KeyboardInterrupt:
-        if scratch.exists():
-            click.echo(f"relsim: {scratch} holds what was done: the same command goes on from there", err=True)
-        raise
-    if not crew.leads:
-        return
-    if div is None:
-        assert shard is not None
-        part = f"{shard.index + 1}/{shard.count}"
-        text = f"{scratch}: holds part {part}; `relsim merge {comparison}` once all parts are there"
-        show(as_json, {"blocks": str(scratch), "shard": part}, text)
-    else:
-        _show_pairs(div, top, as_json)
-
-
-@click.command(epilog=examples("relsim merge sharded", "relsim merge sharded --top 5 --json"))
-@click.argument("comparison", type=_PATH)
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Print the most similar pairs.")
-@AS_JSON
-def merge(comparison: Path, top: int, as_json: bool) -> None:
-    """Put together what `relsim compare --shard` made for COMPARISON.
-
-    The model is not needed. Blocks that are missing are named.
-    """
-    from relsim.comparing import merge as run
-
-    _show_pairs(run(comparison), top, as_json)
 
 
 @click.command(
@@ -138,7 +29,7 @@ def merge(comparison: Path, top: int, as_json: bool) -> None:
 @click.argument("source", type=_PATH)
 @click.argument("relation")
 @_TOP
-@_estimator_options
+@estimator_options
 @AS_JSON
 def similar(source: Path, relation: str, top: int, as_json: bool, **options: Any) -> None:
     """List the relations most similar to RELATION.
@@ -153,7 +44,7 @@ def similar(source: Path, relation: str, top: int, as_json: bool, **options: Any
     opened = open_model_or_comparison(source)
     effort = None
     if isinstance(opened, FactDistribution):
-        found, effort = nearest(opened, relation, top, estimator=_estimator(**options))
+        found, effort = nearest(opened, relation, top, estimator=_kept(source, **options))
     else:
         found = neighbours(opened, relation, top)
     show(as_json, [n._asdict() for n in found], _lines(render_neighbours(found), effort))
@@ -174,7 +65,7 @@ def similar(source: Path, relation: str, top: int, as_json: bool, **options: Any
 )
 @_KB
 @COLUMNS
-@_estimator_options
+@estimator_options
 @AS_JSON
 def redundant(source: Path, threshold: float, kb: Path | None, columns: str, as_json: bool, **options: Any) -> None:
     """List the pairs of relations that say nearly the same.
@@ -189,7 +80,7 @@ def redundant(source: Path, threshold: float, kb: Path | None, columns: str, as_
     opened = open_model_or_comparison(source)
     effort = None
     if isinstance(opened, FactDistribution):
-        records, effort = similar_pairs(opened, threshold, estimator=_estimator(**options))
+        records, effort = similar_pairs(opened, threshold, estimator=_kept(source, **options))
     else:
         every = (pair_record(opened, a, b) for a, b in nearest_pairs(opened))
         records = [record for record in every if record["similarity"] >= threshold]
@@ -252,7 +143,7 @@ def inverse(
 @click.argument("source", type=_PATH)
 @click.option("--kind-of", type=Finite(min=0), help="The most KL(a || b) in nats; by default as the report has it.")
 @click.option("--gap", type=Finite(min=0), help="The least KL(b || a) - KL(a || b) in nats; likewise.")
-@_estimator_options
+@estimator_options
 @AS_JSON
 def hierarchy(source: Path, kind_of: float | None, gap: float | None, as_json: bool, **options: Any) -> None:
     """Show which relation is a kind of which, as a tree.
@@ -273,7 +164,7 @@ def hierarchy(source: Path, kind_of: float | None, gap: float | None, as_json: b
     effort = None
     if isinstance(opened, FactDistribution):
         rule = replace(RULE, **given)
-        records, effort = covered_pairs(opened, rule.kind_of, estimator=_estimator(**options))
+        records, effort = covered_pairs(opened, rule.kind_of, estimator=_kept(source, **options))
         graph = kinds(records, rule)
     else:
         graph = graph_of(opened, replace(RULE.scaled(opened), **given))
@@ -283,28 +174,11 @@ def hierarchy(source: Path, kind_of: float | None, gap: float | None, as_json: b
     show(as_json, edges, _lines(tree, effort))
 
 
-@click.command(
-    epilog=examples("relsim export comparison pairs.csv", "relsim export comparison relations.graphml --threshold 0.9")
-)
-@click.argument("comparison", type=_PATH)
-@click.argument("file", type=_PATH)
-@click.option(
-    "--threshold",
-    type=Finite(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Keep pairs that are more similar than this share of all pairs.",
-)
-@AS_JSON
-def export(comparison: Path, file: Path, threshold: float, as_json: bool) -> None:
-    """Write a comparison for other programs.
+def _kept(model: Path, **options: Any) -> DesignEstimator:
+    """The estimator of the options, which finds in the model's folder what no question changes."""
+    from relsim.designs import KeptDesigns
 
-    The ending of FILE decides: .csv, .tsv, .json, .parquet, .graphml or .gexf.
-    """
-    from relsim.exporting import export as write
-
-    count = write(open_comparison(comparison), file, threshold=threshold)
-    show(as_json, {"file": str(file), "pairs": count}, f"{file}: {count:,} pairs")
+    return KeptDesigns(estimator_of(**options), model)
 
 
 def _check_names(known: Any, wanted: Any, kb: Path, source: Path) -> None:
@@ -336,11 +210,4 @@ def _show_records(
     show(as_json, records, "\n".join(lines))
 
 
-def _show_pairs(div: Divergence, top: int, as_json: bool) -> None:
-    from relsim.similar import nearest_pairs, pair_record, render_pairs
-
-    pairs = nearest_pairs(div, top)
-    show(as_json, [pair_record(div, a, b) for a, b in pairs], render_pairs(div, pairs))
-
-
-COMMANDS = (compare, merge, similar, redundant, inverse, hierarchy, export)
+COMMANDS = (similar, redundant, inverse, hierarchy)
