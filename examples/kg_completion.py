@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import lorentz.functional as LF
 from lorentz.diagnostics import max_radius, radius_histogram
-from lorentz.evaluation import KnownTails, Ranking, both_directions, metrics, protocols, rank_tails
+from lorentz.evaluation import KnownTails, Pairs, Ranking, both_directions, metrics, protocols, rank_tails
 from lorentz.models import (
     EuclideanHyboNet,
     EuclideanMuRE,
@@ -40,6 +40,7 @@ from lorentz.models import (
     contrastive_loss,
     draw_negatives,
     negative_sampling_loss,
+    softmax_loss,
 )
 from lorentz.optim import RiemannianAdam, param_groups
 from relsim.data import nations
@@ -57,8 +58,8 @@ MODELS = {
     "rote": EuclideanRotE,
 }
 SETTINGS = (
-    *("model", "dim", "margin", "std", "epochs", "batch", "candidates", "negatives", "weight"),
-    *("competition", "lr", "map_lr", "bias_lr", "every", "seed"),
+    *("model", "dim", "margin", "std", "epochs", "batch", "candidates", "negatives", "softmax"),
+    *("weight", "competition", "lr", "map_lr", "bias_lr", "every", "seed"),
 )
 RADII, BINS = (0.0, 12.0), 120  # of the histograms
 
@@ -84,7 +85,10 @@ def batches(known: KnownTails, options: argparse.Namespace, epoch: int) -> Itera
 
 
 def loss_of(model: LinkScorer, known: KnownTails, facts: Tensor, options: argparse.Namespace) -> Tensor:
-    """Return the loss of some facts of training: the contrastive one, or the paper's with `--negatives`."""
+    """Return the loss of some facts of training: contrastive, or with `--softmax` or `--negatives` as they say."""
+    if options.softmax:
+        head, relation, tail = facts.unbind(1)
+        return softmax_loss(model, head, relation, Pairs(torch.arange(len(facts), device=facts.device), tail))
     candidates = torch.randperm(model.entities)[: options.candidates or None].to(facts.device)
     if options.negatives:
         return negative_sampling_loss(model, facts, draw_negatives(facts, options.negatives, known, pool=candidates))
@@ -261,6 +265,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64, help="facts of a step")
     parser.add_argument("--candidates", type=int, default=0, help="tails that a batch draws from; 0: all")
     parser.add_argument("--negatives", type=int, default=0, help="train as the paper, with so many for each fact")
+    parser.add_argument("--softmax", action="store_true", help="train with a softmax over all entities")
     parser.add_argument("--weight", type=float, default=50.0, help="of a fact's negatives beside it")
     parser.add_argument("--competition", type=float, default=0.3, help="weight of the softmax beside the contrast")
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate of the entities")

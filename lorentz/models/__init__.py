@@ -6,7 +6,6 @@ from lorentz.models.link_loss import (
     contrastive_loss,
     draw_negatives,
     negative_sampling_loss,
-    sampled_softmax_loss,
     softmax_loss,
 )
 from lorentz.models.link_scorer import EuclideanScorer, LinkScorer, LorentzScorer
@@ -24,6 +23,5 @@ __all__ = [
     "contrastive_loss",
     "draw_negatives",
     "negative_sampling_loss",
-    "sampled_softmax_loss",
     "softmax_loss",
 ]

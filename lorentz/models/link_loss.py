@@ -38,30 +38,6 @@ def softmax_loss(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pai
     return (norm[answers.row] - score).mean()
 
 
-def sampled_softmax_loss(
-    model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs, candidates: Tensor
-) -> Tensor:
-    r"""Return the mean over facts of :math:`\log(e^{s_t} + \frac ES \sum_{e \in C \setminus K} e^{s_e}) - s_t`.
-
-    C are S candidates that the batch shares, K the known tails of the query: as in filtered ranking, one answer does
-    not compete with another. With all entities as candidates the softmax is exact.
-
-    Args:
-        model: the scorer.
-        head, relation: queries (N,).
-        answers: all their tails in training, `KnownTails.at`.
-        candidates: distinct entities, (S,), drawn uniformly.
-
-    Source: Bengio and Senecal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003.
-    """
-    row, tail = answers
-    query, loop = model.query(head, relation), model.loop(relation)
-    others, _ = _sums_of_others(model, query, loop, head, answers, candidates)
-    others = others + math.log(model.entities / len(candidates))
-    true = (query[row] * model.table(tail)).sum(1) + torch.where(head[row] == tail, loop[row], 0)
-    return softplus(others[row] - true).mean()
-
-
 def contrastive_loss(
     model: LinkScorer,
     facts: Tensor,
@@ -90,27 +66,21 @@ def contrastive_loss(
         weight: of the mean over candidates: how many negatives a fact has.
         competition: weight of the softmax part.
 
-    Source: the first line is Chen et al., ACL 2022, Section 4.1, with `weight` negatives that a batch shares.
+    Source: the first line is Chen et al., ACL 2022, Section 4.1, with negatives that a batch shares; the second, Bengio
+    and Senecal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003.
     """
     head, relation, tail = facts.unbind(1)
-    query, loop = model.query(head, relation), model.loop(relation)
+    query, loop, answers = model.query(head, relation), model.loop(relation), known.of(head, relation)
     true = (query * model.table(tail)).sum(1) + torch.where(head == tail, loop, 0)
-    others, positive = _sums_of_others(model, query, loop, head, known.of(head, relation), candidates)
-    competing = softplus(others + math.log(model.entities / len(candidates)) - true)
-    return (softplus(-true) + weight / len(candidates) * positive + competition * competing).mean()
-
-
-def _sums_of_others(
-    model: LinkScorer, query: Tensor, loop: Tensor, head: Tensor, answers: Pairs, candidates: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return `block_sums` of each query over the candidates that are none of its answers, (N,) each."""
     place = torch.full((model.entities,), -1, device=head.device)
     place[candidates] = torch.arange(len(candidates), device=head.device)
     row = torch.cat([torch.arange(len(head), device=head.device), answers.row])
     column = place[torch.cat([head, answers.tail])]
     added = torch.cat([loop, loop.new_full((len(answers.tail),), EXCLUDED)])
     drawn = column >= 0
-    return block_sums(query, model.table(candidates), row[drawn], column[drawn], added[drawn])
+    others, positive = block_sums(query, model.table(candidates), row[drawn], column[drawn], added[drawn])
+    competing = softplus(others + math.log(model.entities / len(candidates)) - true)
+    return (softplus(-true) + weight / len(candidates) * positive + competition * competing).mean()
 
 
 def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) -> Tensor:

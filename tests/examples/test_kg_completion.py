@@ -132,6 +132,11 @@ def test_the_papers_loss_learns_too(run: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m" / "result.json").read_text())["test"]["realistic"]["mrr"] > 0.4
 
 
+def test_a_softmax_over_all_entities_learns_too(run: Run, tmp_path: Path) -> None:
+    run("--softmax", "--epochs", "15", "--out", "m")
+    assert json.loads((tmp_path / "m" / "result.json").read_text())["test"]["realistic"]["mrr"] > 0.4
+
+
 @pytest.mark.parametrize("config", sorted((EXAMPLES / "kg_completion").glob("*.json")), ids=lambda path: path.stem)
 def test_committed_configurations_are_options_of_the_script(run: Run, tmp_path: Path, config: Path) -> None:
     run("--config", str(config), "--epochs", "1", "--out", "m")
