@@ -1,4 +1,4 @@
-# make demo, make test: each sets up what it needs in .venv, once. The rest: lint, bench, clean.
+# make demo, make test: each sets up what it needs in .venv, once. The rest: lint, bench, examples, clean.
 # make bench K=matrix runs the benchmarks whose name has that word.
 # Another interpreter: make test PYTHON=python3.12
 
@@ -11,7 +11,7 @@ METADATA := setup.cfg pyproject.toml constraints.txt
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench examples clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/relsim demo
@@ -27,6 +27,16 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(TEST) tests/benchmarks --benchmark-enable -k "$(K)"
+
+# Every example on what it brings along; each writes a folder of its own in .runs.
+examples: $(VENV)/dev.stamp
+	mkdir -p .runs
+	MPLBACKEND=agg $(BIN)/python examples/quickstart.py --out .runs/quickstart.png
+	MPLBACKEND=agg $(BIN)/python examples/kg_completion.py --out .runs/kg_completion
+	MPLBACKEND=agg $(BIN)/python examples/node_embedding.py --out .runs/node_embedding
+	MPLBACKEND=agg $(BIN)/python examples/node_embedding.py --task classify --out .runs/node_classification
+	MPLBACKEND=agg $(BIN)/python examples/language_model.py --out .runs/language_model
+	MPLBACKEND=agg $(BIN)/python examples/entity_typing.py --out .runs/entity_typing
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,345 @@
+"""Embed the nodes of a graph: link prediction and node classification, in hyperbolic space and in its Euclidean twin.
+
+    python examples/node_embedding.py                                        a tree, simulated: both tasks of it below
+    python examples/node_embedding.py --task classify
+    python examples/node_embedding.py --config examples/node_embedding/cora-link.json --data cora --out runs/cora
+
+`--data` is a folder with `edges.csv` (two node numbers a line) and `features.npz` (sparse, scipy's), or one of the
+folders airport, cora and disease-lp of the public data sets, or a `.pt` file of a `torch_geometric.data.Data`. Held-out
+edges are neither seen by the encoder nor trained against. `--batch` trains on samples of neighbourhoods, without it on
+the whole graph. `--out` receives result.json, a picture, and for each model and seed a log and a checkpoint, from which
+`--resume` goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _common import Results, descend, fit, options_of, parameters, parser, report, run
+from scipy.sparse import csr_matrix, load_npz
+from scipy.stats import mannwhitneyu
+from torch import Tensor, nn
+
+import lorentz.nn as lnn
+from lorentz.graphs import (
+    EdgeSplit,
+    Graph,
+    NeighborSampler,
+    NodeSplit,
+    edge_index,
+    split_edges,
+    split_nodes,
+    undirected,
+)
+from lorentz.models import EuclideanFermiDirac, EuclideanGraphEncoder, GraphEncoder
+from lorentz.optim import RiemannianAdam, param_groups
+from relsim.errors import RelsimError
+
+PUBLISHED = {
+    "airport-link": (97.3, 96.5),
+    "cora-link": (93.6, 94.6),
+    "disease-lp-link": (96.8, 96.0),
+    "airport-classify": (90.9, 93.7),
+    "cora-classify": (80.2, 80.7),
+}
+"""Chen et al., ACL 2022, and a run of their code with one seed: ROC AUC, micro F1 and accuracy, in percent."""
+PREDICTED = "share of the training edges that an epoch predicts and hides from the encoder; 0: predict all, hide none"
+ACTIVATIONS = {"none": None, "relu": torch.relu, "tanh": torch.tanh}
+
+
+def tree(seed: int, nodes: int = 1000, width: int = 8) -> Graph:
+    """Simulate a ternary tree: each node has the features of its parent plus noise, and the class is the top branch."""
+    graph, noise = nx.full_rary_tree(3, nodes), torch.randn(nodes, width, generator=torch.Generator().manual_seed(seed))
+    features, labels = torch.zeros(nodes, width), torch.zeros(nodes, dtype=torch.long)
+    for parent, child in nx.bfs_edges(graph, 0):
+        features[child] = features[parent] + noise[child]
+        labels[child] = labels[parent] if parent else child - 1
+    return Graph(features, undirected(torch.tensor(list(graph.edges))), labels)
+
+
+def read(path: Path | None, seed: int, task: str) -> Graph:
+    """Return the graph of `--data`, the simulated tree without it; features that give a class away only for links."""
+    if path is None:
+        return tree(seed)
+    if path.suffix == ".pt":
+        try:
+            import torch_geometric  # noqa: F401  (its classes may then be loaded)
+        except ImportError:
+            raise RelsimError(f"{path}: needs torch_geometric: run `pip install torch_geometric`") from None
+        return Graph.from_pyg(torch.load(path, weights_only=True))
+    if (path / "nodes.npz").exists():
+        return airport(path, task)
+    if (path / "cora.npz").exists():
+        return cora(path)
+    edges, features, labels = (
+        next(iter(sorted(path.glob(pattern))), None) for pattern in ("*edges.csv", "*feat*.npz", "*labels.npy")
+    )
+    if edges is None or features is None:
+        raise RelsimError(f"{path}: no graph here: expected edges.csv and features.npz, see --help")
+    return Graph(
+        torch.tensor(load_npz(features).toarray()).float(),
+        undirected(pairs(edges)),
+        None if labels is None else torch.tensor(np.load(labels)),
+    )
+
+
+def pairs(path: Path) -> Tensor:
+    """Return the edges (E, 2) of a file with two node numbers a line."""
+    try:
+        return torch.tensor(np.loadtxt(path, delimiter=",", dtype=np.int64, ndmin=2))
+    except ValueError as error:
+        raise RelsimError(f"{path}: expected two node numbers a line, separated by a comma: {error}") from None
+
+
+def airport(path: Path, task: str) -> Graph:
+    """Return the flight network; the class is the fifth feature, binned at 7/7, 8/7 and 9/7."""
+    features = np.load(path / "nodes.npz")["features"]
+    labels = torch.tensor(np.digitize(features[:, 4], [7 / 7, 8 / 7, 9 / 7]))
+    inputs = torch.tensor(features).float()[:, : 4 if task == "classify" else 5]
+    return Graph(inputs, undirected(pairs(path / "edges.csv")), labels)
+
+
+def cora(path: Path) -> Graph:
+    """Return the citation network, each row of features divided by its sum."""
+    z = np.load(path / "cora.npz")
+    words = csr_matrix((z["feature_data"], z["feature_indices"], z["feature_indptr"]), z["feature_shape"]).toarray()
+    features = torch.tensor(words)
+    split = NodeSplit(*(torch.tensor(z[name]) for name in NodeSplit._fields))
+    edges = undirected(torch.tensor(z["edges"]).long())
+    return Graph(features / features.sum(1, keepdim=True).clamp_min(1), edges, torch.tensor(z["labels"]), split)
+
+
+def prepare(features: Tensor, options: argparse.Namespace) -> Tensor:
+    """Return the inputs: features, scaled, and waves of them (Tancik et al., NeurIPS 2020), as the options say."""
+    if options.standardise:
+        features = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+    waves = [2**k * features for k in range(options.waves)]
+    return torch.cat(
+        [options.scale * features, *(wave.sin() for wave in waves), *(wave.cos() for wave in waves)], dim=1
+    )
+
+
+class Linker(nn.Module):
+    """A graph encoder and the probability of an edge by the squared distance of its ends."""
+
+    def __init__(self, model: str, width: int, options: argparse.Namespace) -> None:
+        super().__init__()
+        self.encoder = encoder(model, width, options)
+        decoder = lnn.FermiDiracDecoder if model == "lorentz" else EuclideanFermiDirac
+        self.decoder = decoder(options.r, options.t)
+
+    def logits(self, nodes: Tensor, pairs: Tensor) -> Tensor:
+        """Return the logits (E) of pairs (E, 2) of encoded nodes."""
+        return self.decoder.logits(nodes[pairs[:, 0]], nodes[pairs[:, 1]])
+
+
+class Classifier(nn.Module):
+    """A graph encoder and class points; in the twin hyperplanes, to which Euclidean class points come down."""
+
+    def __init__(self, model: str, width: int, classes: int, options: argparse.Namespace) -> None:
+        super().__init__()
+        self.encoder = encoder(model, width, options)
+        head = lnn.CentroidClassifier if model == "lorentz" else nn.Linear
+        self.head = head(options.dim, classes)
+
+
+def encoder(model: str, width: int, options: argparse.Namespace) -> nn.Module:
+    kind = GraphEncoder if model == "lorentz" else EuclideanGraphEncoder
+    return kind(width, options.dim, options.layers, options.dropout, ACTIVATIONS[options.activation])
+
+
+def link_losses(model: Linker, inputs: Tensor, split: EdgeSplit, options: argparse.Namespace) -> Iterator[Tensor]:
+    """Yield the loss of training edges and as many pairs that are none: all at once, or batches on samples."""
+    predicted, seen = split.disjoint(options.predicted)
+    negatives, graph = split.negatives(len(predicted)), edge_index(seen)
+    if not options.batch:
+        yield link_loss(model, model.encoder(inputs, graph), predicted, negatives)
+        return
+    sampler = NeighborSampler(graph, len(inputs), [options.fanout] * options.layers)
+    for edges, others in zip(*(shuffled(pairs).split(options.batch) for pairs in (predicted, negatives)), strict=True):
+        seeds, place = torch.cat([edges, others]).unique(return_inverse=True)
+        sample = sampler(seeds)
+        nodes = model.encoder(inputs[sample.nodes], sample.edge_index)
+        yield link_loss(model, nodes, *place.split([len(edges), len(others)]))
+
+
+def link_loss(model: Linker, nodes: Tensor, edges: Tensor, others: Tensor) -> Tensor:
+    return F.softplus(-model.logits(nodes, edges)).mean() + F.softplus(model.logits(nodes, others)).mean()
+
+
+def class_losses(
+    model: Classifier, inputs: Tensor, graph: Tensor, labels: Tensor, train: Tensor, options: argparse.Namespace
+) -> Iterator[Tensor]:
+    """Yield the loss of the training nodes: all at once, or batches on samples of their neighbourhoods."""
+    if not options.batch:
+        yield F.cross_entropy(model.head(model.encoder(inputs, graph)[train]), labels[train])
+        return
+    sampler = NeighborSampler(graph, len(inputs), [options.fanout] * options.layers)
+    for seeds in shuffled(train).split(options.batch):
+        sample = sampler(seeds)
+        nodes = model.encoder(inputs[sample.nodes], sample.edge_index)[: len(seeds)]
+        yield F.cross_entropy(model.head(nodes), labels[seeds])
+
+
+def shuffled(rows: Tensor) -> Tensor:
+    return rows[torch.randperm(len(rows)).to(rows.device)]
+
+
+def roc_auc(positive: Tensor, negative: Tensor) -> float:
+    """Return the probability that a positive scores above a negative, ties counted half."""
+    statistic = mannwhitneyu(positive.double().cpu(), negative.double().cpu()).statistic
+    return float(statistic) / (len(positive) * len(negative))
+
+
+def predict_links(model: str, graph: Graph, seed: int, options: argparse.Namespace) -> tuple[dict[str, float], Tensor]:
+    """Train on 85 % of the edges; return the ROC AUC of the other 10 % in percent, and the encoded nodes."""
+    split = split_edges(graph.edges, len(graph.features), generator=torch.Generator().manual_seed(seed))
+    inputs, messages = prepare(graph.features, options), edge_index(split.train)
+    torch.manual_seed(seed)
+    net = Linker(model, inputs.shape[1], options).to(options.device)
+
+    def auc(edges: Tensor, others: Tensor) -> float:
+        nodes = net.encoder(inputs, messages)
+        return 100 * roc_auc(net.logits(nodes, edges), net.logits(nodes, others))
+
+    figures = train(
+        net,
+        lambda: link_losses(net, inputs, split, options),
+        lambda: auc(split.valid, split.valid_negatives),
+        f"{model}-{seed}",
+        seed,
+        options,
+    )
+    with torch.no_grad():
+        figures["test"] = auc(split.test, split.test_negatives)
+        return figures, net.encoder(inputs, messages)
+
+
+def classify(model: str, graph: Graph, seed: int, options: argparse.Namespace) -> tuple[dict[str, float], Tensor]:
+    """Train on the training nodes; return the accuracy of the test nodes in percent, and the encoded nodes."""
+    if graph.labels is None:
+        raise RelsimError(f"{options.data}: no labels here: --task link needs none")
+    labels = graph.labels
+    split = graph.split or split_nodes(labels, generator=torch.Generator().manual_seed(seed))
+    inputs, messages = prepare(graph.features, options), edge_index(graph.edges)
+    torch.manual_seed(seed)
+    net = Classifier(model, inputs.shape[1], int(labels.max()) + 1, options).to(options.device)
+
+    def accuracy(nodes: Tensor) -> float:
+        right = net.head(net.encoder(inputs, messages)[nodes]).argmax(1) == labels[nodes]
+        return 100 * right.double().mean().item()
+
+    figures = train(
+        net,
+        lambda: class_losses(net, inputs, messages, labels, split.train, options),
+        lambda: accuracy(split.valid),
+        f"{model}-{seed}",
+        seed,
+        options,
+    )
+    with torch.no_grad():
+        figures["test"] = accuracy(split.test)
+        return figures, net.encoder(inputs, messages)
+
+
+def train(
+    net: nn.Module,
+    losses: Callable[[], Iterator[Tensor]],
+    score: Callable[[], float],
+    name: str,
+    seed: int,
+    options: argparse.Namespace,
+) -> dict[str, float]:
+    """Fit a network; return its figures."""
+    optimiser = RiemannianAdam(param_groups(net), lr=options.lr)
+    matrices = [parameter for parameter in net.encoder.parameters() if parameter.ndim == 2]
+
+    def penalised() -> Iterator[Tensor]:
+        for loss in losses():
+            yield loss + options.l2 / 2 * torch.stack([matrix.square().sum() for matrix in matrices]).sum()
+
+    figures = fit(
+        options.out / name,
+        net,
+        optimiser,
+        lambda: descend(optimiser, penalised()),
+        score,
+        options,
+        seed=seed,
+        every=options.every,
+        patience=options.patience,
+    )
+    return {"parameters": parameters(net), **figures}
+
+
+def draw(nodes: Tensor, graph: Graph, out: Path) -> None:
+    """Draw the nodes of the first Lorentz model, their edges if they are few, in the disk of the principal plane."""
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        print("no picture: run `pip install 'lorentz-relsim[plot]'`")
+        return
+    from lorentz.plot import poincare_disk, principal_plane
+
+    color = "C0" if graph.labels is None else [f"C{label % 10}" for label in graph.labels.tolist()]
+    edges = graph.edges.cpu() if len(graph.edges) <= 3000 else None
+    axes = poincare_disk(principal_plane(nodes), edges=edges, color=color, edge_color="0.88", size=6)
+    axes.figure.savefig(out / "disk.png", dpi=120, bbox_inches="tight")
+    pyplot.close(axes.figure)
+
+
+def arguments() -> argparse.Namespace:
+    """Return the options, which suit the simulated tree."""
+    options = parser(__doc__, "node_embedding", dim=16, epochs=100, seeds=2)
+    options.add_argument("--task", choices=["link", "classify"], default="link")
+    options.add_argument("--layers", type=int, default=2)
+    options.add_argument("--dropout", type=float, default=0.0)
+    options.add_argument("--activation", choices=ACTIVATIONS, default="none", help="between layers")
+    options.add_argument("--lr", type=float, default=0.02)
+    options.add_argument("--l2", type=float, default=0.0, help="penalty l2 / 2 |W|^2 on the matrices of the encoder")
+    options.add_argument("--r", type=float, default=2.0, help="squared distance at which an edge has probability 1/2")
+    options.add_argument("--t", type=float, default=1.0, help="width of the step there")
+    options.add_argument("--standardise", action="store_true", help="features of mean 0 and standard deviation 1")
+    options.add_argument("--scale", type=float, default=1.0, help="factor of the features")
+    options.add_argument("--waves", type=int, default=0, help="add sin(2^k x) and cos(2^k x) for so many k")
+    options.add_argument("--predicted", type=float, default=0.5, help=PREDICTED)
+    options.add_argument("--batch", type=int, default=0, help="edges or nodes of a step; 0: all, on the whole graph")
+    options.add_argument("--fanout", type=int, default=10, help="with --batch: neighbours drawn at each node; -1: all")
+    options.add_argument("--every", type=int, default=5, help="epochs between validations")
+    options.add_argument("--patience", type=int, default=1000, help="stop after so many epochs without a better one")
+    return options_of(options)
+
+
+def main() -> None:
+    options = arguments()
+    graph = read(options.data, options.seed, options.task).to(options.device)
+    name = options.data.stem if options.data else "tree"
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(f"{name}: {len(graph.features):,} nodes, {len(graph.edges):,} edges, {graph.features.shape[1]} features")
+    work, results, nodes = predict_links if options.task == "link" else classify, Results(), []
+    for model in ("lorentz", "euclidean"):
+        for seed in range(options.seed, options.seed + options.seeds):
+            figures, encoded = work(model, graph, seed, options)
+            results.setdefault(model, []).append(figures)
+            nodes.append(encoded)
+    measure = "ROC AUC" if options.task == "link" else "accuracy = micro F1"
+    protocol = {"link": "85/5/10 % of the edges, as many negatives", "classify": "the given or a 70/15/15 % split"}
+    shown = {"test": f"test, {measure}, %", "valid": "validation", "parameters": "parameters", "cpu_s": "CPU s"}
+    means = report(
+        options.out, results, shown, f"{measure}; {protocol[options.task]}; epoch of the best validation", data=name
+    )
+    if published := PUBLISHED.get(f"{name}-{options.task}"):
+        ours = means["lorentz"]["test"][0]
+        deltas = [f"{of} {x}: {ours - x:+.1f}" for of, x in zip(("published", "their code"), published, strict=True)]
+        print("; ".join(deltas))
+    draw(nodes[0], graph, options.out)
+
+
+if __name__ == "__main__":
+    run(main)

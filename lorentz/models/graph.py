@@ -1,0 +1,159 @@
+"""Encoders of graphs, nodes with features to points: in hyperbolic space, and Euclidean twins of as many parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorentz._precision import widen
+from lorentz.manifold import Lorentz
+from lorentz.nn._edges import unpack
+from lorentz.nn.graph import GraphConv
+
+Activation = Callable[[Tensor], Tensor]
+
+
+class _Stack(nn.Module):
+    """Graph convolutions in a row: dropout of the coordinates before each, the activation between them."""
+
+    def __init__(self, convs: list[nn.Module], dropout: float, activation: Activation | None) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.dropout, self.activation = dropout, activation
+        self.log_self = nn.Parameter(torch.zeros(len(convs), device=_device(convs[0])))
+
+    def forward(self, x: Tensor, graph: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Return the nodes, (..., N, dim); the graph and the weights are those of `lorentz.nn.GraphConv`."""
+        edges, weight = _with_loops(graph, edge_weight, widen(x).dtype, x.shape[-2])
+        for k, conv in enumerate(self.convs):
+            own = self.log_self[k].to(weight.dtype).exp().expand(x.shape[-2])
+            x = self.activation(x) if k and self.activation is not None else x
+            x = conv(F.dropout(x, self.dropout, self.training), edges, torch.cat([weight, own]))
+        return x
+
+    def extra_repr(self) -> str:
+        """Return the arguments that the children do not show."""
+        name = getattr(self.activation, "__name__", None)
+        return f"dropout={self.dropout}" + (f", activation={name}" if name else "")
+
+
+class GraphEncoder(_Stack):
+    r"""Graph network in hyperbolic space, of `lorentz.nn.GraphConv` without biases.
+
+    .. math::
+        y_j = W h(x_j) + w_t h(x_j)_0, \qquad x_i \leftarrow \operatorname{centroid}(y_j;\, w_{ij},\; y_i;\, s)
+
+    over the neighbours j of i and i itself, whose weight s > 0 is learned, one for each layer, and one at the start.
+    Features enter as space coordinates: every vector of them is a point. h is dropout and, after the first layer, the
+    activation, both on the space part. The vector w_t stands where a Euclidean layer has its bias, so that
+    `EuclideanGraphEncoder` has as many parameters.
+
+    Args:
+        in_features: width of the features.
+        dim: width of the layers and of the points.
+        num_layers: number of convolutions: how far a node sees.
+        dropout: probability that a coordinate is dropped before a convolution.
+        activation: between convolutions; by default none, and the centroid alone is not linear.
+        manifold: space of the points; by default curvature -1, fixed.
+        device: as in torch.
+        dtype: as in torch.
+
+    Shapes: features (..., N, in_features) and a graph of N nodes to points (..., N, dim).
+
+    Raises:
+        ValueError: num_layers is not positive.
+
+    Source: Chen et al., ACL 2022, the graph encoder of its experiments, with the linear layer of its Eq. 2.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        dim: int,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        activation: Activation | None = None,
+        *,
+        manifold: Lorentz | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        space = manifold or Lorentz()
+        convs: list[nn.Module] = [
+            GraphConv(width, dim, bias=False, add_self_loops=False, manifold=space, device=device, dtype=dtype)
+            for width in _widths(in_features, dim, num_layers)
+        ]
+        super().__init__(convs, dropout, activation)
+
+
+class EuclideanGraphEncoder(_Stack):
+    r"""The Euclidean twin of `GraphEncoder`, of as many parameters: the mean of :math:`W h(x_j) + b`.
+
+    Arguments, shapes and errors are those of `GraphEncoder`. Source: Kipf and Welling, ICLR 2017, with the mean of the
+    neighbours (normalisation by rows) of Hamilton et al., NeurIPS 2017.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        dim: int,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        activation: Activation | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        widths = _widths(in_features, dim, num_layers)
+        super().__init__(
+            [_EuclideanGraphConv(nn.Linear(width, dim, device=device, dtype=dtype)) for width in widths],
+            dropout,
+            activation,
+        )
+
+
+class _EuclideanGraphConv(nn.Module):
+    """A linear map of the nodes, then the weighted mean of those that have an edge into a node."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+        (source, target), y = edges, self.linear(x)
+        total = weight.new_zeros(x.shape[-2]).index_add(0, target, weight)
+        share = (weight / total[target]).unsqueeze(-1).to(y.dtype)
+        return torch.zeros_like(y).index_add(-2, target, share * y.index_select(-2, source))
+
+
+class EuclideanFermiDirac(nn.Module):
+    """The twin of `lorentz.nn.FermiDiracDecoder`: (r - |x - y|^2) / t as the logit of an edge."""
+
+    def __init__(self, r: float = 2.0, t: float = 1.0) -> None:
+        super().__init__()
+        self.r, self.t = r, t
+
+    def logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the logits (...) of edges between nodes (..., n) and (..., n)."""
+        return (self.r - (x - y).square().sum(-1)) / self.t
+
+
+def _with_loops(graph: Tensor, edge_weight: Tensor | None, dtype: torch.dtype, nodes: int) -> tuple[Tensor, Tensor]:
+    """Return the edges and then a loop at every node, (2, E + N), and the weights of the edges, (E)."""
+    source, target, weight = unpack(graph, edge_weight, nodes, add_self_loops=False)
+    loops = torch.arange(nodes, device=source.device)
+    weight = torch.ones(len(source), device=source.device) if weight is None else weight
+    return torch.stack([torch.cat([source, loops]), torch.cat([target, loops])]), weight.to(dtype)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _widths(in_features: int, dim: int, num_layers: int) -> list[int]:
+    if num_layers <= 0:
+        raise ValueError(f"expected num_layers > 0, got {num_layers}")
+    return [in_features, *[dim] * (num_layers - 1)]
