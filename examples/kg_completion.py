@@ -246,12 +246,25 @@ def draw(model: LinkScorer, kb: KB, degree: Tensor, options: argparse.Namespace)
     if isinstance(model, EuclideanScorer):
         return
     plane = principal_plane(model.entity.weight.detach())
-    named = degree.topk(min(60, len(plane))).indices.tolist()
+    place = plane / (1 + LF.time(plane, keepdim=True))
+    extent = 1.05 * place.abs().max().item()
+    named = apart(place / extent, degree.argsort(descending=True, stable=True).tolist())
     axes = poincare_disk(
         plane, labels={i: kb.entities[i] for i in named}, size=max(3, 30 - 0.01 * len(plane)), color=(degree + 1).log()
     )
+    axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
     axes.figure.savefig(options.out / "disk.png", dpi=120, bbox_inches="tight")
     pyplot.close(axes.figure)
+
+
+def apart(place: Tensor, order: list[int], count: int = 60) -> list[int]:
+    """Return the first `count` of `order` whose places (N, 2) leave room for names: 0.15 across or 0.04 up and down."""
+    chosen: list[int] = []
+    for i in order:
+        gap = (place[chosen] - place[i]).abs()
+        if len(chosen) < count and bool(((gap[:, 0] > 0.15) | (gap[:, 1] > 0.04)).all()):
+            chosen.append(i)
+    return chosen
 
 
 def arguments() -> argparse.Namespace:
