@@ -136,6 +136,7 @@ class Vocabulary:
     def __init__(self, sentences: Sequence[Sentence]) -> None:
         count = Counter(word for sentence in sentences for word in sentence.words)
         self._number = {word: k + 2 for k, word in enumerate(sorted(w for w, n in count.items() if n > 1))}
+        self._encoded: dict[Sentence, tuple[list[int], list[int], list[int]]] = {}
 
     def __len__(self) -> int:
         return len(self._number) + 2
@@ -143,7 +144,7 @@ class Vocabulary:
     def batch(self, sentences: Sequence[Sentence], labels: Sequence[str]) -> Batch:
         """Return sentences as padded tensors."""
         length = max(len(s.words) for s in sentences)
-        columns = [self._columns(s) for s in sentences]
+        columns = [self._encoded.get(s) or self._encoded.setdefault(s, self._columns(s)) for s in sentences]
         padded = [[row + [PADDING] * (length - len(row)) for row in part] for part in zip(*columns, strict=True)]
         words, first, second = (torch.tensor(part) for part in padded)
         index = {name: k for k, name in enumerate(labels)}

@@ -9,12 +9,13 @@ the similarities exchanged at random between labels. The similarity comes from t
 pairs: smoothed counts of (last word of e1, label, last word of e2), on the scale where the median pair has 0.5. The
 strength of both margins is chosen on the development set, among `--strengths`, at the first seed. The score is the
 official one (`_extraction.macro_f1`). `--out` receives a file for each training, which `--resume` does not repeat,
-result.json, table.md and extraction.png.
+result.json, table.md and extraction.png; a file of a run with other settings is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -155,11 +156,14 @@ def loss_of(task: Task, name: str, seed: int) -> nn.Module:
 def answers(model: nn.Module, task: Task, split: str) -> list[str]:
     """Return the label that the model gives to each sentence."""
     model.eval()
-    found: list[str] = []
+    sentences = task.sentences[split]
+    found = [""] * len(sentences)
+    order = sorted(range(len(sentences)), key=lambda k: len(sentences[k].words))  # similar lengths: little padding
     with torch.no_grad():
-        for start_ in range(0, len(task.sentences[split]), 256):
-            batch = task.vocabulary.batch(task.sentences[split][start_ : start_ + 256], task.labels)
-            found += [task.labels[k] for k in model(batch).argmax(1).tolist()]
+        for rows in (order[k : k + 256] for k in range(0, len(order), 256)):
+            batch = task.vocabulary.batch([sentences[k] for k in rows], task.labels)
+            for row, answer in zip(rows, model(batch).argmax(1).tolist(), strict=True):
+                found[row] = task.labels[answer]
     return found
 
 
@@ -172,7 +176,7 @@ def train(task: Task, model_name: str, loss_name: str, seed: int, options: argpa
     torch.manual_seed(seed)
     model = MODELS[model_name](len(task.vocabulary), len(task.labels), options.dim)
     loss, optimiser = loss_of(task, loss_name, seed), RiemannianAdam(param_groups(model), lr=options.lr)
-    sentences, best = task.sentences["train"], (-1.0, 0.0)
+    sentences, best, kept = task.sentences["train"], -1.0, model.state_dict()
     hidden = None if options.progress is None else not options.progress
     for epoch in tqdm(range(options.epochs), f"{model_name} {loss_name} seed {seed}", disable=hidden, leave=False):
         model.train()
@@ -185,9 +189,10 @@ def train(task: Task, model_name: str, loss_name: str, seed: int, options: argpa
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
         dev = score(model, task, "dev")
-        if dev > best[0]:
-            best = dev, score(model, task, "test")
-    return best
+        if dev > best:
+            best, kept = dev, copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    return best, score(model, task, "test")
 
 
 def _batches(sentences: Sequence[Sentence], size: int) -> list[list[int]]:
@@ -198,13 +203,23 @@ def _batches(sentences: Sequence[Sentence], size: int) -> list[list[int]]:
 
 
 def trained(task: Task, model: str, loss: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the result of one training, from its file where it is there."""
+    """Return the result of one training, from its file where it is there.
+
+    Raises:
+        RelsimError: the file is of a run with other settings.
+    """
     path = options.out / f"{model}-{loss.replace(':', '-')}-{seed}.json"
+    settings = {name: getattr(options, name) for name in ("dim", "epochs", "batch", "lr", "heads")}
+    settings["first_seed"] = options.seed  # which sentences are held out for dev
+    settings["sentences"] = {split: len(part) for split, part in task.sentences.items()}
     if path.exists():
-        return read_json(path, "result")
+        known = read_json(path, "result")
+        if known.get("settings") != settings:
+            raise RelsimError(f"{path}: of a run with other settings, {known.get('settings')}: choose another --out")
+        return known
     began = time.process_time()
     dev, test = train(task, model, loss, seed, options)
-    result = {"model": model, "loss": loss, "seed": seed, "dev": dev, "test": test}
+    result = {"model": model, "loss": loss, "seed": seed, "dev": dev, "test": test, "settings": settings}
     with atomic_file(path) as scratch:
         write_json(scratch, result | {"cpu_s": round(time.process_time() - began, 1)})
     return read_json(path, "result")
@@ -232,16 +247,20 @@ def compared(task: Task, model: str, losses: list[str], options: argparse.Namesp
         if loss != losses[2]:
             rows[loss]["margin_ahead_by"] = float((margin - v).mean())
             differ = np.ptp(margin - v) > 1e-9  # else there is nothing to test
-            rows[loss]["p"] = float(ttest_rel(margin, v).pvalue) if differ else None
+            test = ttest_rel(margin, v) if differ else None
+            rows[loss]["p"] = None if test is None else float(test.pvalue)
+            rows[loss]["interval"] = None if test is None else [float(x) for x in test.confidence_interval(0.95)]
     return rows
 
 
 def markdown(tables: dict[str, dict[str, Any]]) -> str:
-    lines = ["| model | loss | test macro-F1 | margin ahead by | paired p |", "|---|---|---|---|---|"]
+    lines = ["| model | loss | test macro-F1 | margin ahead by (95 %) | paired p |", "|---|---|---|---|---|"]
     for model, rows in tables.items():
         for loss, row in rows.items():
             error = "" if row["stderr"] is None else f" ± {row['stderr']:.4f}"
             ahead = f"{row['margin_ahead_by']:+.4f}" if "margin_ahead_by" in row else ""
+            if row.get("interval"):
+                ahead += " ({:+.4f} to {:+.4f})".format(*row["interval"])
             p = f"{row['p']:.3f}" if row.get("p") is not None else ""
             lines.append(f"| {model} | {loss} | {row['mean']:.4f}{error} | {ahead} | {p} |")
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ import torch
 
 from lorentz_kernels.command import Refused, modules, named
 from lorentz_kernels.dispatch import INSTALLED
-from lorentz_kernels.measure import Call, Limits, Reading, Timer, read, verdicts
+from lorentz_kernels.measure import Call, Limits, Reading, Timer, errors, read, verdicts
 
 RESULTS = Path("tests/benchmarks/results")
 CHECKED, ROW, CALL, COMPILED = 60.0, 3.5, 0.25, 20.0  # seconds of `forecast`
@@ -95,13 +95,16 @@ def run(
     readings: list[dict[str, Any]] = []
     left_out: list[str] = []
     checks = check_all(ops, device, workers)
+    compared = [
+        errors(op, accuracy, device) for op, module in ops.items() for accuracy in getattr(module, "accuracies", list)()
+    ]
     for op, module in ops.items():
         for benchmark in module.benchmarks():
             if time.monotonic() >= end:
                 left_out.append(f"{op}: {benchmark.name}")
                 continue
             readings.append(read(op, benchmark, device, limits, timers[benchmark.by_host]).as_dict())
-    return {"checks": checks, "benchmarks": readings, "left_out": left_out}
+    return {"checks": checks, "accuracies": compared, "benchmarks": readings, "left_out": left_out}
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
@@ -120,7 +123,10 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     yield f"{len(result['checks']) - len(failed)} of {len(result['checks'])} results are within their limits"
     for check in failed:
         yield f"wrong: {check['op']}, {check['name']} in {check['dtype']}: {check['ratio']:.1e} > {check['limit']:.1e}"
-    for reading in result["benchmarks"]:
+    for each in result["accuracies"]:
+        found = ", ".join(f"{name} {error:.1e}" for name, error in each["errors"].items())
+        yield f"error: {each['op']}, {each['name']}: {found}"
+    for reading in [*result["accuracies"], *result["benchmarks"]]:
         if reading["missed"]:
             yield f"goal missed: {reading['op']}, {reading['name']}: {', '.join(reading['missed'])}"
     for name in sorted({name for reading in result["benchmarks"] for name in reading["absent"]}):

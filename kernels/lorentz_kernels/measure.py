@@ -1,6 +1,7 @@
 """Work to be timed beside its peers, and results to be checked, on whatever GPU is at hand.
 
-An operation lists both in `benchmarks.py` in its folder: `benchmarks() -> list[Benchmark]`, `checks() -> list[Check]`.
+An operation lists both in `benchmarks.py` in its folder: `benchmarks() -> list[Benchmark]`, `checks() -> list[Check]`,
+and, where a peer's error is of interest, `accuracies() -> list[Accuracy]`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ class Check:
     name: str
     run: Callable[[torch.device, torch.dtype], Iterable[tuple[str, Tensor, Tensor]]]
     limits: Mapping[torch.dtype, float]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Errors of "ours" and of peers on the same work, in units that its name says, and goals for some of them."""
+
+    name: str
+    run: Callable[[torch.device], Mapping[str, float]]
+    goals: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,13 @@ def verdicts(op: str, check: Check, device: torch.device) -> list[dict[str, Any]
             passed = ratio <= limit  # false for NaN
             found.append({"op": op, "name": label, "dtype": number, "ratio": ratio, "limit": limit, "passed": passed})
     return found
+
+
+def errors(op: str, accuracy: Accuracy, device: torch.device) -> dict[str, Any]:
+    """Return the errors by name, and which goals they miss."""
+    found = dict(accuracy.run(device))
+    missed = [f"{name} {goal:.0e}" for name, goal in accuracy.goals.items() if not found[name] <= goal]
+    return {"op": op, "name": accuracy.name, "errors": found, "missed": missed}
 
 
 def error_ratio(expected: Tensor, actual: Tensor) -> float:

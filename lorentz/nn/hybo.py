@@ -13,6 +13,7 @@ import lorentz.functional as LF
 from lorentz._precision import widen
 from lorentz.manifold import Lorentz
 from lorentz.nn.module import LorentzModule, check_width
+from lorentz_kernels.gated_linear import Map, Radius, gated_linear
 from lorentz_kernels.scaled_direction import scaled_direction
 
 Activation = Callable[[Tensor], Tensor]
@@ -90,8 +91,17 @@ class _GatedLinear(LorentzModule):
 
     def gate(self, p: Ambient) -> Tensor:
         """Return lambda sigmoid(v.p + w p0 + b'): (..., 1), float32 or better."""
-        logit = self._map(p, self.gate_weight, self.gate_time_weight, self.gate_bias)
-        return self.scale * torch.sigmoid(widen(logit))
+        return gate_value(self.logit(p), self.manifold.c, self.scale)
+
+    def logit(self, p: Ambient) -> Tensor:
+        """Return v.p + w p0 + b': (..., 1), float32 or better."""
+        return widen(self._map(p, self.gate_weight, self.gate_time_weight, self.gate_bias))
+
+    def gated(self, x: Tensor, radius: Radius) -> Tensor:
+        """Return the direction of x scaled to the radius, a function of the logit, c and lambda."""
+        direction = Map(self.weight, self.time_weight, self.bias)
+        gate = Map(self.gate_weight, self.gate_time_weight, self.gate_bias)
+        return gated_linear(x, direction, gate, radius, self.manifold.c, self.scale).to(output_dtype(x))
 
     def _map(self, p: Ambient, weight: Tensor, time_weight: Tensor, bias: Tensor | None) -> Tensor:
         space, time = p
@@ -145,6 +155,8 @@ class NormalizedLinear(_GatedLinear):
     def forward(self, input: Tensor) -> Tensor:
         """Map points (..., in_features) to points (..., out_features)."""
         check_width(input, self.in_features)
+        if self.activation is None:
+            return self.gated(input, gate_value)
         direction, gate = self.direction(self.activated(input)), self.gate((input, None))
         return scaled_direction(direction, gate).to(output_dtype(input))
 
@@ -166,12 +178,23 @@ class HyboLinear(_GatedLinear):
     def forward(self, input: Tensor) -> Tensor:
         """Map points (..., in_features) to points (..., out_features)."""
         check_width(input, self.in_features)
-        c = self.manifold.c
+        if self.activation is None:
+            return self.gated(input, gated_time_radius)
         p = self.activated(input)
-        above = self.gate(p) + 0.1  # y0 less 1 / sqrt(c), the time of the origin
-        origin0 = LF.time(above[..., :0], c, keepdim=True)
-        radius = (above * (above + 2 * origin0)).sqrt()
+        radius = gated_time_radius(self.logit(p), self.manifold.c, self.scale)
         return scaled_direction(self.direction(p), radius).to(output_dtype(input))
+
+
+def gate_value(logit: Tensor, c: float | Tensor, scale: float | Tensor) -> Tensor:
+    """Return the gate, which is the radius of `NormalizedLinear`."""
+    return scale * torch.sigmoid(logit)
+
+
+def gated_time_radius(logit: Tensor, c: float | Tensor, scale: float | Tensor) -> Tensor:
+    """Return the space norm of points whose time is the gate + 1 / sqrt(c) + 0.1."""
+    above = gate_value(logit, c, scale) + 0.1  # y0 less 1 / sqrt(c), the time of the origin
+    origin0 = LF.time(above[..., :0], c, keepdim=True)
+    return (above * (above + 2 * origin0)).sqrt()
 
 
 def output_dtype(input: Tensor) -> torch.dtype:

@@ -23,6 +23,6 @@ print((status("VmHWM") - before) / 1024)
 
 def peak_megabytes(prepare: str, work: str) -> float:
     """What the statements `work` add to the memory of a process at its peak, once `prepare` has run."""
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1"}
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-c", FRAME.format(prepare=prepare, work=work)]
     return float(subprocess.run(command, cwd=ROOT, env=path, capture_output=True, text=True, check=True).stdout)

@@ -146,3 +146,20 @@ def test_a_run_learns_and_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "relation_extraction" / "extraction.png").is_file()
     monkeypatch.setattr(torch.Tensor, "backward", lambda *_: pytest.fail("trained again"))
     assert run("relation_extraction", *arguments, "--resume")["tables"] == first["tables"]
+    with pytest.raises(RelsimError, match=r"json: of a run with other settings, .*'dim': 32.*: choose another --out"):
+        run("relation_extraction", *arguments, "--resume", "--dim", "16")
+
+
+def test_the_order_of_answers_is_that_of_the_sentences(extraction: ModuleType) -> None:
+    script = load("relation_extraction")
+    sentences = extraction.made_up(script.SMALL)["test"]
+    labels = sorted({s.label for s in sentences})
+    vocabulary = extraction.Vocabulary(sentences)
+    torch.manual_seed(0)
+    net = script.MODELS["lstm"](len(vocabulary), len(labels), 16).eval()
+    task = script.Task({"test": sentences}, labels, vocabulary, torch.eye(len(labels)))
+    with torch.no_grad():
+        alone = [labels[int(net(vocabulary.batch([s], labels)).argmax())] for s in sentences]
+    assert len({len(s.words) for s in sentences}) > 2
+    assert len(set(alone)) > 1
+    assert script.answers(net, task, "test") == alone

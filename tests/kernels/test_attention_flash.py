@@ -90,3 +90,26 @@ def test_nothing_of_the_size_of_the_columns_is_kept() -> None:
     inputs_and_result = sum(x.numel() for x in (q, k, v, out)) * 4
     means_and_numbers = (33 + 9) * out.numel() // 32 * 4  # the sums of weights, and eight columns
     assert sum(kept.values()) <= 1.01 * (inputs_and_result + means_and_numbers)
+
+
+def test_torchs_private_operators_are_taken_with_the_arguments_that_are_known_only() -> None:
+    name = "_scaled_dot_product_flash_attention_for_cpu"
+    assert flash.OFFERED
+    assert flash.offers(name, "query key value dropout_p is_causal attn_mask scale")
+    assert not flash.offers(name, "query key value dropout_p is_causal scale")
+    assert not flash.offers(f"{name}_of_another_version", "query key value")
+
+
+@cases
+def test_without_the_private_operators_torchs_public_ones_agree(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("called")
+
+    monkeypatch.setattr(flash, "OFFERED", False)
+    monkeypatch.setattr(flash, "attention", refuse)
+    p = problem(case, torch.float32)
+    expected = truth(p)
+    for name, found in by_flash(p).items():
+        sums = name in ("dscale", "dc")
+        limit = 5e-6 if case.radius == 1 and not sums else 5e-5
+        assert_close(name, expected[name].view(found.shape), found, limit)

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lorentz_kernels import bench, measure
 from lorentz_kernels.command import modules
-from lorentz_kernels.measure import Benchmark, Check, Limits, Work, error_ratio, read, verdicts
+from lorentz_kernels.measure import Accuracy, Benchmark, Check, Limits, Work, error_ratio, read, verdicts
 from lorentz_kernels.riemannian_adam import in_place
 
 CPU = torch.device("cpu")
@@ -89,6 +89,7 @@ def result(seconds: float = 60.0) -> dict[str, Any]:
             Benchmark("host", work, by_host=True),
         ],
         checks=lambda: [Check("check", wrong, {torch.float16: 1e-3})],
+        accuracies=lambda: [Accuracy("far", lambda device: {"ours": 2e-4, "peer": 1e-2}, {"ours": 1e-4})],
     )
     return bench.run({"op": module}, CPU, LIMITS, (by_name, lambda call: 2 * by_name(call)), seconds)
 
@@ -101,6 +102,8 @@ def test_the_table_has_a_line_for_each_reading_and_one_for_each_fault() -> None:
         "",
         "0 of 1 results are within their limits",
         "wrong: op, check: y in float16: 1.0e+00 > 1.0e-03",
+        "error: op, far: ours 2.0e-04, peer 1.0e-02",
+        "goal missed: op, far: ours 1e-04",
         "goal missed: op, device: slow 5x",
     ]
     assert len({line.count("|") for line in lines[:4]}) == 1
@@ -167,6 +170,13 @@ def test_every_check_holds_on_the_cpu(op: str, check: Check) -> None:
     assert [each for each in found if not each["passed"]] == []
 
 
+def test_a_far_cluster_is_nearer_than_by_torchs_attention_on_ambient_points() -> None:
+    for accuracy in LISTS["attention"].accuracies():
+        found = measure.errors("attention", accuracy, CPU)
+        assert found["missed"] == []
+        assert found["errors"]["ours"] < found["errors"]["SDPA ambient"], found
+
+
 def test_a_whole_run_is_forecast_to_take_less_than_8_minutes() -> None:
     with FakeTensorMode():
         assert 60 < bench.forecast(LISTS, CPU) < 8 * 60
@@ -183,7 +193,7 @@ def test_peers_that_are_not_installed_are_named() -> None:
     reading = read(
         "op", Benchmark("work", lambda device: Work({"ours": lambda: "ours"}, absent=absent)), CPU, LIMITS, by_name
     )
-    lines = list(bench.table({"checks": [], "benchmarks": [reading.as_dict()], "left_out": []}))
+    lines = list(bench.table({"checks": [], "accuracies": [], "benchmarks": [reading.as_dict()], "left_out": []}))
     assert lines[-1] == "not installed: gone"
 
 

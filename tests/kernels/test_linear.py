@@ -344,3 +344,16 @@ def test_the_operators_in_the_order_that_triton_calls_them_are_the_closed_form()
     for name, truth, got in zip("xwtbc", wanted, found[:5], strict=True):
         assert got is not None
         assert_close(name, truth, got.reshape(truth.shape), 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4), (4,)], ids=str)
+def test_a_result_may_be_changed_in_place(shape: tuple[int, ...]) -> None:
+    """As `torch.nn.ReLU(inplace=True)` does after `torch.nn.Linear`."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, time_weight = (torch.randn(size, generator=generator) for size in (shape, (6, 4), (6,)))
+    results = []
+    for relu in (torch.relu, torch.relu_):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, time_weight)]
+        y = relu(linear(*leaves))
+        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    torch.testing.assert_close(*results, rtol=0, atol=0)

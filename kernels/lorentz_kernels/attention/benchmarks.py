@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorentz_kernels.attention import attention, naive
+from lorentz_kernels.attention import attention, naive, operators
 from lorentz_kernels.configs import changed
-from lorentz_kernels.measure import Benchmark, Call, Check, Work, installed
+from lorentz_kernels.measure import Accuracy, Benchmark, Call, Check, Work, error_ratio, installed
 
 BF16 = torch.bfloat16
 SHAPES = ((8, 8, 512, 64), (8, 8, 2048, 64), (4, 16, 4096, 128))
@@ -33,6 +33,60 @@ def checks() -> list[Check]:
     limits = {torch.float32: 2e-5, torch.float16: 4e-3, BF16: 3e-2}
     shapes = [(2, 3, 37, 53, 64, False), (1, 2, 300, 300, 128, True), (2, 2, 65, 65, 80, True)]
     return [Check("x".join(map(str, shape)), partial(_compare, *shape), limits) for shape in shapes]
+
+
+def accuracies() -> list[Accuracy]:
+    """Return the errors of clustered points in bf16 beside those of torch's attention on ambient points."""
+    goals = {"ours, before it is stored": 1e-4}
+    far = [Accuracy(f"distance, cluster at {r:g}, bf16", partial(_distances, r), goals) for r in (1.0, 3.0, 10.0)]
+    return [*far, *(Accuracy(f"gradient of q, cluster at {r:g}, bf16", partial(_gradients, r)) for r in (1.0, 3.0))]
+
+
+def _cluster(radius: float, device: torch.device) -> list[Tensor]:
+    """Return q, k and v, spread by 1 around one point each, and an upstream gradient."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device, generator=generator)
+
+    points = [normal(1, 4, 256, 64) / 8 + radius * F.normalize(normal(64), dim=0) for _ in range(3)]
+    return [x.to(BF16) for x in (*points, normal(1, 4, 256, 64))]
+
+
+def _distances(radius: float, device: torch.device) -> dict[str, float]:
+    """Return the largest distances of results from what they should be."""
+    q, k, v, _ = _cluster(radius, device)
+    truth = naive.attention(q.double(), k.double(), v.double())
+    point, rest, *_ = operators.attention(q, k, v, None, None, None, 2 * q.shape[-1] ** -0.5, 1.0, False, 0, False)
+    found = {
+        "ours": point.double(),
+        "ours, before it is stored": point.double() + rest.double(),
+        "SDPA ambient": _by_times(q, k, v).double(),
+    }
+    return {name: _distance(points, truth).max().item() for name, points in found.items()}
+
+
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the distances of points in float64, (..., 1)."""
+    square = (x - y).square().sum(-1, keepdim=True) - (naive._time(x, 1.0) - naive._time(y, 1.0)).square()
+    return 2 * (square.clamp_min(0).sqrt() / 2).asinh()
+
+
+def _by_times(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return the space coordinates of what `ambient_sdpa` makes of points with their times."""
+    points = [torch.cat([naive._time(x, 1.0), x], dim=-1).to(x.dtype) for x in (q, k, v)]
+    return ambient_sdpa(points[0], points[1], points[2])[..., 1:]
+
+
+def _gradients(radius: float, device: torch.device) -> dict[str, float]:
+    """Return error ratios; the gradient is formed with the sum of the weights as they were rounded."""
+    *parts, slope = _cluster(radius, device)
+    exact = [x.double().requires_grad_() for x in parts]
+    truth = torch.autograd.grad(naive.attention(exact[0], exact[1], exact[2]), exact[0], slope.double())[0]
+    leaves = [x.requires_grad_() for x in parts]
+    ours = torch.autograd.grad(attention(leaves[0], leaves[1], leaves[2]), leaves[0], slope)[0]
+    peer = torch.autograd.grad(_by_times(leaves[0], leaves[1], leaves[2]), leaves[0], slope)[0]
+    return {"ours": error_ratio(truth, ours), "SDPA ambient": error_ratio(truth, peer)}
 
 
 def _name(shape: tuple[int, ...], causal: bool, backward: bool, dtype: torch.dtype) -> str:

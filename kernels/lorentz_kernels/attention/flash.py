@@ -22,8 +22,24 @@ BLOCK = 1 << 17
 """Numbers of a tensor for each thread and block."""
 
 
+def offers(name: str, arguments: str) -> bool:
+    """Whether this version of torch has a private operator, with these arguments in this order."""
+    operator = getattr(getattr(torch.ops.aten, name, None), "default", None)
+    return operator is not None and [each.name for each in operator._schema.arguments] == arguments.split()
+
+
+OFFERED = offers(
+    "_scaled_dot_product_flash_attention_for_cpu", "query key value dropout_p is_causal attn_mask scale"
+) and offers(
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+    "grad_out query key value out logsumexp dropout_p is_causal attn_mask scale",
+)
+
+
 def runs(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether torch has this form for such tensors, and nobody has chosen another."""
+    if not OFFERED:
+        return False
     narrow = q.device.type == "cpu" and all(x.is_floating_point() and x.dtype.itemsize <= 4 for x in (q, k, v))
     filled = q.numel() > 0 and k.numel() > 0
     return narrow and filled and q.shape[-1] == v.shape[-1] and torch.backends.cuda.flash_sdp_enabled()

@@ -56,7 +56,7 @@ def forward(
     timed: bool,
 ) -> Result:
     """Return the result in `dtype` for x (N, in); no gradient."""
-    x0 = _time(x, c) if x0 is None else x0
+    x0 = time(x, c) if x0 is None else x0
     if dtype.itemsize < 4:
         space = F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
         before = (space + x0 * time_weight).to(dtype)
@@ -67,7 +67,7 @@ def forward(
         y, kept = {"": lambda y: y, "relu": torch.relu_, "tanh": torch.tanh_}[activation](before), None
     else:
         y, kept = apply(activation, before), before
-    return Result(y, x0, kept, _time(y, c) if timed else None)
+    return Result(y, x0, kept, time(y, c) if timed else None)
 
 
 def backward(
@@ -105,7 +105,8 @@ def of_curvature(ratio: Tensor | None, epilogue: Epilogue, c: Curvature) -> Tens
     return torch.stack(through).sum() / (-2 * c * c) if through else None
 
 
-def _time(x: Tensor, c: Curvature) -> Tensor:
+def time(x: Tensor, c: Curvature) -> Tensor:
+    """Return sqrt(1/c + |x|^2), (N, 1), in float32 or better, in one pass."""
     wide = x.float() if x.dtype.itemsize < 4 else x
     return (torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() + 1 / c).sqrt_().to(wide.dtype)
 

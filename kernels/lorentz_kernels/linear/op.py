@@ -91,7 +91,10 @@ def _run(
     if per_row or compiled or mixed or composes(x, weight, time_weight, bias, x0, c if isinstance(c, Tensor) else None):
         return specification(x, weight, time_weight, bias, c, activation=activation, x0=x0)
     module = rows if chosen == "triton" else closed
-    return _Linear.apply(x, weight, time_weight, bias, c, x0, dtype, module, name, timed)
+    found = _Linear.apply(x, weight, time_weight, bias, c, x0, dtype, module, name, timed)
+    if timed:
+        return tuple(rows_of.view(*x.shape[:-1], rows_of.shape[1]) for rows_of in found)
+    return found.view(*x.shape[:-1], len(weight))  # out here, so that it may be changed in place
 
 
 def _check(x: Tensor, weight: Tensor, time_weight: Tensor, bias: Tensor | None, x0: Tensor | None) -> None:
@@ -117,7 +120,7 @@ def _as_written(x: Tensor) -> AbstractContextManager[object]:
 
 
 class _Linear(torch.autograd.Function):
-    """The gradient in closed form, from x, its time and the parameters; `module` is `closed` or `rows`."""
+    """Rows (N, out) and their times; the gradient in closed form. `module` is `closed` or `rows`."""
 
     @staticmethod
     def forward(
@@ -142,8 +145,7 @@ class _Linear(torch.autograd.Function):
         tensor = c if isinstance(c, Tensor) else None
         ctx.save_for_backward(x, weight, time_weight, bias, tensor, x0, found.x0, kept, found.y0)
         ctx.number, ctx.module, ctx.activation = c, module, activation
-        y = found.y.view(*x.shape[:-1], len(weight))
-        return (y, found.y0.view(*x.shape[:-1], 1)) if timed else y
+        return (found.y, found.y0) if timed else found.y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, to_y0: Tensor | None = None) -> tuple[Tensor | None, ...]:
@@ -152,7 +154,9 @@ class _Linear(torch.autograd.Function):
         with _as_written(x):
             if torch.is_grad_enabled():  # a second derivative is wanted: the specification knows it
                 inputs = x, weight, time_weight, bias, tensor, x0
-                found = _composed_gradients(inputs, c, ctx.activation, (grad, to_y0), ctx.needs_input_grad)
+                shape = x.shape[:-1]
+                upstream = grad.view(*shape, len(weight)), None if to_y0 is None else to_y0.view(*shape, 1)
+                found = _composed_gradients(inputs, c, ctx.activation, upstream, ctx.needs_input_grad)
                 return *found, *_REST
             flat, points = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
             epilogue = Epilogue(ctx.activation, kept, y0, None if to_y0 is None else to_y0.reshape(-1, 1))

@@ -99,7 +99,8 @@ def pull_rows(
         column = start + tl.arange(0, COLUMNS)
         y_at = (batch * y_stride + column) * SIZE
         y = tl.load(Y + y_at[:, None] + part[None, :], mask=inside[None, :], other=0.0)
-        weight_at = batch * batch_stride + row.to(tl.int64)[:, None] * row_stride + column[None, :] * column_stride
+        weight_at = batch * batch_stride + row.to(tl.int64)[:, None] * row_stride
+        weight_at += column.to(tl.int64)[None, :] * column_stride
         live = (row < rows)[:, None] & (column < columns)[None, :]
         weight = tl.load(WEIGHT + weight_at, mask=live, other=0.0)
         x0, y0, delta = _time_gap(X_TIME, Y_TIME, batch, row, column, x_stride, y_stride)

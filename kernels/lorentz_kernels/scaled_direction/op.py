@@ -15,10 +15,9 @@ from torch import Tensor
 
 from lorentz_kernels.dispatch import choose, composes
 from lorentz_kernels.registry import operator
-from lorentz_kernels.scaled_direction import naive
+from lorentz_kernels.scaled_direction import closed, naive
 
 WIDEST = 16384  # a row is held in the registers of one block
-SHORT = 1e-12  # squares of lengths from here to 1 / SHORT keep all digits in float32
 
 
 def scaled_direction(v: Tensor, radius: Tensor, *, backend: str | None = None) -> Tensor:
@@ -49,7 +48,7 @@ def scaled_direction(v: Tensor, radius: Tensor, *, backend: str | None = None) -
 class _ScaledDirection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, v: Tensor, radius: Tensor, triton: bool) -> Tensor:
-        y, length = (_forward if triton else _closed)(v, radius)
+        y, length = (_forward if triton else closed.forward)(v, radius)
         ctx.save_for_backward(v, radius, length)
         ctx.triton = triton
         return y
@@ -61,33 +60,8 @@ class _ScaledDirection(torch.autograd.Function):
             y = naive.scaled_direction(v, radius)
             of_v, of_radius = torch.autograd.grad(y, (v, radius), grad, create_graph=True)
         else:
-            of_v, of_radius = (_backward if ctx.triton else _closed_backward)(grad, v, radius, length)
+            of_v, of_radius = (_backward if ctx.triton else closed.backward)(grad, v, radius, length)
         return of_v, of_radius, None
-
-
-def _closed(v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the result and the lengths, (N, 1) in float32: 1, and negative as a sign, where v counts as zero."""
-    length = _length(v)
-    length = torch.where(length < torch.finfo(torch.float32).tiny ** 0.5, -1.0, length)
-    return (v * (radius / length.abs())).to(v.dtype).contiguous(), length
-
-
-def _length(v: Tensor) -> Tensor:
-    """Return |v|, (N, 1) in float32, from squares in float64, which do not underflow, unless none in float32 would."""
-    if v.device.type == "cpu" and type(v) is Tensor:  # whose values nobody waits for
-        length = torch.linalg.vector_norm(v, dim=-1, keepdim=True, dtype=torch.float32)
-        if bool(((length > SHORT) & (length < 1 / SHORT)).all()):
-            return length
-    return torch.linalg.vector_norm(v, dim=-1, keepdim=True, dtype=torch.float64).float()
-
-
-def _closed_backward(grad: Tensor, v: Tensor, radius: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    zero, length = length < 0, length.abs()
-    seen, wide = v.float(), grad.float()
-    along = torch.linalg.vecdot(wide, seen).unsqueeze(-1) / length
-    ratio = radius / length
-    share = torch.where(zero, 0.0, ratio * (along / length))
-    return (wide * ratio).addcmul_(seen, share, value=-1).to(v.dtype).contiguous(), along
 
 
 def _launch(v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,12 +79,12 @@ def _launch_backward(grad: Tensor, v: Tensor, radius: Tensor, length: Tensor) ->
 _forward = operator(
     "scaled_direction(Tensor v, Tensor radius) -> (Tensor, Tensor)",
     triton=_launch,
-    torch_path=_closed,
+    torch_path=closed.forward,
     fake=lambda v, radius: (v.new_empty(v.shape), radius.new_empty(radius.shape)),
 )
 _backward = operator(
     "scaled_direction_backward(Tensor grad, Tensor v, Tensor radius, Tensor length) -> (Tensor, Tensor)",
     triton=_launch_backward,
-    torch_path=_closed_backward,
+    torch_path=closed.backward,
     fake=lambda grad, v, radius, length: (v.new_empty(v.shape), radius.new_empty(radius.shape)),
 )

@@ -54,7 +54,9 @@ def _step(
         q, g = q.to(tl.float32), g.to(tl.float32)
     score = tl.dot(k, tl.trans(q), input_precision=PRECISION) - k_time[:, None] * q_time[None, :]
     if SCALE is not None:
-        scale = tl.load(SCALE + row * scale_row, mask=inside, other=0.0)
+        scale = tl.load(
+            SCALE + tl.cast(start, tl.int64) * scale_row + tl.arange(0, BLOCK_Q) * scale_row, mask=inside, other=0.0
+        )
         score *= (scale * slope * LOG2E)[None, :]
     else:
         score *= slope * LOG2E

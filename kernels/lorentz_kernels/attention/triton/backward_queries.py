@@ -101,7 +101,7 @@ def attention_backward_queries(
     betas = tl.full([BLOCK_Q], slope, tl.float32)
     if SCALE is not None:
         SCALE += batch * scale_batch + of_batch * scale_head
-        betas *= tl.load(SCALE + row * scale_row, mask=inside, other=1.0)
+        betas *= tl.load(SCALE + tl.cast(row, tl.int64) * scale_row, mask=inside, other=1.0)
     slopes = betas * LOG2E
 
     K += batch * k_batch + of_keys * k_head

@@ -113,7 +113,7 @@ def attention_forward(
     slopes = tl.full([BLOCK_Q], slope, tl.float32) * LOG2E
     if SCALE is not None:
         SCALE += batch * scale_batch + of_batch * scale_head
-        slopes *= tl.load(SCALE + row * scale_row, mask=row < queries, other=1.0)
+        slopes *= tl.load(SCALE + tl.cast(row, tl.int64) * scale_row, mask=row < queries, other=1.0)
 
     K += batch * k_batch + of_keys * k_head
     V += batch * v_batch + of_keys * v_head
