@@ -27,18 +27,20 @@ from tqdm import tqdm
 
 import lorentz.functional as LF
 from lorentz.diagnostics import max_radius, radius_histogram
-from lorentz.evaluation import KnownTails, Ranking, both_directions, metrics, protocols, rank_tails
+from lorentz.evaluation import KnownTails, Pairs, Ranking, both_directions, metrics, protocols, rank_tails
 from lorentz.models import (
     EuclideanHyboNet,
     EuclideanMuRE,
+    EuclideanRotE,
+    EuclideanScorer,
     HyboNet,
     LinkScorer,
     LorentzMuRP,
     LorentzRotH,
+    contrastive_loss,
     draw_negatives,
     negative_sampling_loss,
-    radius_penalty,
-    sampled_softmax_loss,
+    softmax_loss,
 )
 from lorentz.optim import RiemannianAdam, param_groups
 from relsim.data import nations
@@ -53,10 +55,11 @@ MODELS = {
     "roth": LorentzRotH,
     "euclidean-hybonet": EuclideanHyboNet,
     "mure": EuclideanMuRE,
+    "rote": EuclideanRotE,
 }
 SETTINGS = (
-    *("model", "dim", "margin", "std", "epochs", "batch", "candidates", "negatives"),
-    *("lr", "map_lr", "shrink", "every", "seed"),
+    *("model", "dim", "margin", "std", "epochs", "batch", "candidates", "negatives", "softmax"),
+    *("weight", "competition", "lr", "map_lr", "bias_lr", "every", "seed"),
 )
 RADII, BINS = (0.0, 12.0), 120  # of the histograms
 
@@ -75,29 +78,37 @@ def read(path: Path | None, seed: int) -> tuple[KB, dict[str, Tensor]]:
 
 
 def batches(known: KnownTails, options: argparse.Namespace, epoch: int) -> Iterator[Tensor]:
-    """Yield the numbers of the queries of each step; all that is random in an epoch follows from seed and epoch."""
+    """Yield the facts (N, 3) of each step; all that is random in an epoch follows from seed and epoch."""
     torch.manual_seed(options.seed * 1_000_003 + epoch)
-    yield from torch.randperm(len(known)).to(known.keys.device).split(options.batch)
+    for index in torch.randperm(len(known.facts)).to(known.facts.device).split(options.batch):
+        yield known.take(index)
 
 
-def loss_of(model: LinkScorer, known: KnownTails, index: Tensor, options: argparse.Namespace) -> Tensor:
-    """Return the loss of the queries `index` of training: sampled softmax, or the paper's with `--negatives`."""
-    head, relation, answers = known.head[index], known.relation[index], known.at(index)
-    candidates = torch.randperm(model.entities)[: options.candidates or None].to(head.device)
+def loss_of(model: LinkScorer, known: KnownTails, facts: Tensor, options: argparse.Namespace) -> Tensor:
+    """Return the loss of some facts of training: contrastive, or with `--softmax` or `--negatives` as they say."""
+    if options.softmax:
+        head, relation, tail = facts.unbind(1)
+        return softmax_loss(model, head, relation, Pairs(torch.arange(len(facts), device=facts.device), tail))
+    candidates = torch.randperm(model.entities)[: options.candidates or None].to(facts.device)
     if options.negatives:
-        facts = torch.stack([head[answers.row], relation[answers.row], answers.tail], dim=1)
         return negative_sampling_loss(model, facts, draw_negatives(facts, options.negatives, known, pool=candidates))
-    loss = sampled_softmax_loss(model, head, relation, answers, candidates)
-    return loss + options.shrink * radius_penalty(model, head, relation, answers) if options.shrink else loss
+    weights = {"weight": options.weight, "competition": options.competition}
+    return contrastive_loss(model, facts, known, candidates, **weights)
 
 
 def optimiser_of(model: LinkScorer, options: argparse.Namespace) -> RiemannianAdam:
-    """Return Riemannian Adam, the table of entities at its own learning rate."""
-    groups = param_groups(model)
-    for group in groups:
-        table = any(p is model.entity.weight for p in group["params"])
-        group["lr"] = group["peak"] = options.lr if table else options.map_lr
-    return RiemannianAdam(groups)
+    """Return Riemannian Adam with learning rates of their own for the points, the maps and the entities' biases.
+
+    Few steps touch a row, and all steps count in the correction of its second moment: with a decay of 0.999 its first
+    hundreds of steps would be several times too long.
+    """
+    rates = {model.entity.weight: options.lr, model.bias.weight: options.bias_lr}
+    groups = []
+    for group in param_groups(model):
+        for p in group["params"]:
+            rate = rates.get(p, options.map_lr)
+            groups.append({**group, "params": [p], "lr": rate, "peak": rate})
+    return RiemannianAdam(groups, betas=(0.9, 0.99))
 
 
 def schedule(step: float, options: argparse.Namespace) -> float:
@@ -108,13 +119,13 @@ def schedule(step: float, options: argparse.Namespace) -> float:
 def train_epoch(
     model: LinkScorer, optimiser: RiemannianAdam, known: KnownTails, epoch: int, options: argparse.Namespace
 ) -> float:
-    """Take a step for each batch of queries; return the mean loss."""
-    losses, steps = [], -(-len(known) // options.batch)
-    for k, index in enumerate(batches(known, options, epoch)):
+    """Take a step for each batch of facts; return the mean loss."""
+    losses, steps = [], -(-len(known.facts) // options.batch)
+    for k, facts in enumerate(batches(known, options, epoch)):
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * schedule(epoch + (k + 1) / steps, options)
         optimiser.zero_grad()
-        loss = loss_of(model, known, index, options)
+        loss = loss_of(model, known, facts, options)
         loss.backward()
         optimiser.step()
         losses.append(loss.detach())
@@ -232,15 +243,28 @@ def draw(model: LinkScorer, kb: KB, degree: Tensor, options: argparse.Namespace)
     )
     figure.savefig(options.out / "training.png", dpi=120)
     pyplot.close(figure)
-    if isinstance(model, EuclideanHyboNet | EuclideanMuRE):
+    if isinstance(model, EuclideanScorer):
         return
     plane = principal_plane(model.entity.weight.detach())
-    named = degree.topk(min(60, len(plane))).indices.tolist()
+    place = plane / (1 + LF.time(plane, keepdim=True))
+    extent = 1.05 * place.abs().max().item()
+    named = apart(place / extent, degree.argsort(descending=True, stable=True).tolist())
     axes = poincare_disk(
         plane, labels={i: kb.entities[i] for i in named}, size=max(3, 30 - 0.01 * len(plane)), color=(degree + 1).log()
     )
+    axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
     axes.figure.savefig(options.out / "disk.png", dpi=120, bbox_inches="tight")
     pyplot.close(axes.figure)
+
+
+def apart(place: Tensor, order: list[int], count: int = 60) -> list[int]:
+    """Return the first `count` of `order` whose places (N, 2) leave room for names: 0.15 across or 0.04 up and down."""
+    chosen: list[int] = []
+    for i in order:
+        gap = (place[chosen] - place[i]).abs()
+        if len(chosen) < count and bool(((gap[:, 0] > 0.15) | (gap[:, 1] > 0.04)).all()):
+            chosen.append(i)
+    return chosen
 
 
 def arguments() -> argparse.Namespace:
@@ -251,12 +275,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=MODELS, default="hybonet")
     parser.add_argument("--dim", type=int, default=16, help="space coordinates of an entity")
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch", type=int, default=64, help="distinct queries (head, relation) of a step")
+    parser.add_argument("--batch", type=int, default=64, help="facts of a step")
     parser.add_argument("--candidates", type=int, default=0, help="tails that a batch draws from; 0: all")
     parser.add_argument("--negatives", type=int, default=0, help="train as the paper, with so many for each fact")
+    parser.add_argument("--softmax", action="store_true", help="train with a softmax over all entities")
+    parser.add_argument("--weight", type=float, default=50.0, help="of a fact's negatives beside it")
+    parser.add_argument("--competition", type=float, default=0.3, help="weight of the softmax beside the contrast")
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate of the entities")
-    parser.add_argument("--map-lr", type=float, default=0.005, help="of everything else")
-    parser.add_argument("--shrink", type=float, default=0.1, help="weight of the penalty on radii")
+    parser.add_argument("--map-lr", type=float, default=0.005, help="of the relations' maps and scales")
+    parser.add_argument("--bias-lr", type=float, default=0.001, help="of the entities' biases")
     parser.add_argument("--std", type=float, default=1e-3, help="of the entities' coordinates at the start")
     parser.add_argument("--margin", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=5, help="epochs between validations")

@@ -92,6 +92,11 @@ class KnownTails:
         key = self._key(head, relation) * self.entities + tail
         return self.facts[torch.searchsorted(self.facts, key).clamp_max(len(self.facts) - 1)] == key
 
+    def take(self, index: Tensor) -> Tensor:
+        """Return the facts (N, 3) of these numbers, (N,), in order of relation, head and tail."""
+        key = self.facts[index] // self.entities
+        return torch.stack([key % self.entities, key // self.entities, self.tail[index]], dim=1)
+
     def _key(self, head: Tensor, relation: Tensor) -> Tensor:
         return relation * self.entities + head
 

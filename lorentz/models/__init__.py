@@ -2,12 +2,11 @@
 
 from lorentz.models.graph import EuclideanFermiDirac, EuclideanGraphEncoder, GraphEncoder
 from lorentz.models.hybonet import EuclideanHyboNet, HyboNet
-from lorentz.models.isometric import EuclideanMuRE, LorentzMuRP, LorentzRotH
+from lorentz.models.isometric import EuclideanMuRE, EuclideanRotE, LorentzMuRP, LorentzRotH
 from lorentz.models.link_loss import (
+    contrastive_loss,
     draw_negatives,
     negative_sampling_loss,
-    radius_penalty,
-    sampled_softmax_loss,
     softmax_loss,
 )
 from lorentz.models.link_scorer import EuclideanScorer, LinkScorer, LorentzScorer
@@ -17,6 +16,7 @@ __all__ = [
     "EuclideanGraphEncoder",
     "EuclideanHyboNet",
     "EuclideanMuRE",
+    "EuclideanRotE",
     "EuclideanScorer",
     "GraphEncoder",
     "HyboNet",
@@ -24,9 +24,8 @@ __all__ = [
     "LorentzMuRP",
     "LorentzRotH",
     "LorentzScorer",
+    "contrastive_loss",
     "draw_negatives",
     "negative_sampling_loss",
-    "radius_penalty",
-    "sampled_softmax_loss",
     "softmax_loss",
 ]

@@ -1,4 +1,4 @@
-"""The log-partition of a block of scores some of which are changed, with one buffer for both directions."""
+"""Sums over a block of scores some of which are changed, with one buffer for both directions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
 
 
-def changed_logsumexp(query: Tensor, table: Tensor, row: Tensor, column: Tensor, added: Tensor) -> Tensor:
-    r"""Return :math:`\log \sum_j \exp(q_i \cdot t_j + a_{ij})`, where a is zero but at the places given.
+def block_sums(query: Tensor, table: Tensor, row: Tensor, column: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`\log \sum_j e^{s_{ij}}` and :math:`\sum_j \log(1 + e^{s_{ij}})`, s = q_i . t_j + a_ij.
+
+    a is zero but at the places given.
 
     Args:
         query: (N, m).
@@ -18,26 +21,26 @@ def changed_logsumexp(query: Tensor, table: Tensor, row: Tensor, column: Tensor,
         row, column, added: the places, (P,), which may repeat, and what is added there.
 
     Returns:
-        (N,), differentiable once in `query`, `table` and `added`.
+        Two of (N,), differentiable once in `query`, `table` and `added`.
     """
-    result: Tensor = _ChangedLogSumExp.apply(query, table, row, column, added)
-    return result
+    norm, positive = _BlockSums.apply(query, table, row, column, added)
+    return norm, positive
 
 
-class _ChangedLogSumExp(torch.autograd.Function):
+class _BlockSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, table: Tensor, row: Tensor, column: Tensor, added: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, table: Tensor, row: Tensor, column: Tensor, added: Tensor
+    ) -> tuple[Tensor, Tensor]:
         score = query @ table.mT
         score.index_put_((row, column), added, accumulate=True)
-        top = score.amax(dim=1)
-        total = score.sub_(top[:, None]).exp_().sum(dim=1)
-        ctx.save_for_backward(query, table, row, column, score, total)
-        return top + total.log()
+        norm = score.logsumexp(dim=1)
+        ctx.save_for_backward(query, table, row, column, score, norm)
+        return norm, softplus(score).sum(dim=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor]:
-        query, table, row, column, weight, total = ctx.saved_tensors
-        scale = (grad / total)[:, None]
-        grad_added = weight[row, column] * scale[row, 0]
-        return (weight @ table) * scale, weight.mT @ (query * scale), None, None, grad_added
+    def backward(ctx: Any, of_norm: Tensor, of_positive: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor]:
+        query, table, row, column, score, norm = ctx.saved_tensors
+        weight = (score - norm[:, None]).exp_().mul_(of_norm[:, None]).addcmul_(score.sigmoid(), of_positive[:, None])
+        return weight @ table, weight.mT @ query, None, None, weight[row, column]

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 import lorentz.functional as LF
 from lorentz._precision import sinhc
-from lorentz.models._grouped import grouped_linear
 from lorentz.models.link_scorer import EuclideanScorer, LorentzScorer
 
 
@@ -54,36 +53,59 @@ class EuclideanMuRE(EuclideanScorer):
 
 
 class LorentzRotH(LorentzScorer):
-    r"""Relations rotate a head and then boost it, :math:`f_r(x) = B_r R_r x`: an isometry, and every one of them.
+    r"""Relations turn pairs of a head's coordinates and then boost it, :math:`f_r(x) = B_r R_r x`: an isometry.
 
-    RotH turns pairs of coordinates, by Givens rotations; here :math:`R_r = \exp(A_r - A_r^T)` is all of SO(dim).
-    Arguments as in `LinkScorer`.
+    Arguments as in `LinkScorer`; the dimension is even.
 
-    Parameters: `angles` (2 R, dim (dim - 1) / 2), the entries above the diagonal of A by rows, and `rapidity`
-    (2 R, dim), zero at the start: the identity.
+    Parameters: `angles` (2 R, dim / 2), of coordinate k with k + dim / 2, and `rapidity` (2 R, dim), zero at the start:
+    the identity.
 
-    Source: Chami et al., Low-Dimensional Hyperbolic Knowledge Graph Embeddings, ACL 2020; Chen et al., ACL 2022, for
-    boost after rotation.
+    Source: Chami et al., Low-Dimensional Hyperbolic Knowledge Graph Embeddings, ACL 2020 (Givens rotations); Chen et
+    al., ACL 2022, for boost after rotation.
     """
 
     def __init__(
         self, entities: int, relations: int, dim: int, *, margin: float = 0.0, std: float = 1e-3, sparse: bool = True
     ) -> None:
         super().__init__(entities, relations, dim, margin=margin, std=std, sparse=sparse)
-        self.angles = nn.Parameter(torch.zeros(2 * relations, dim * (dim - 1) // 2))
+        self.angles = _angles(relations, dim)
         self.rapidity = nn.Parameter(torch.zeros(2 * relations, dim))
-
-    @property
-    def rotations(self) -> Tensor:
-        """The matrices R_r, (2 R, dim, dim)."""
-        rows, columns = torch.triu_indices(self.dim, self.dim, offset=1, device=self.angles.device)
-        a = self.angles.new_zeros(len(self.angles), self.dim, self.dim)
-        a[:, rows, columns] = self.angles
-        return torch.linalg.matrix_exp(a - a.mT)
 
     def move(self, x: Tensor, relation: Tensor) -> Tensor:
         """Return B_r R_r x, (N, dim)."""
-        return boost_by_rapidity(grouped_linear(x, self.rotations, relation), self.rapidity[relation])
+        return boost_by_rapidity(turn_pairs(x, self.angles[relation]), self.rapidity[relation])
+
+
+class EuclideanRotE(EuclideanScorer):
+    """The twin of `LorentzRotH` in Euclidean space, f_r(x) = R_r x + b_r: as many parameters.
+
+    Parameters: `angles` (2 R, dim / 2) and `translation` (2 R, dim) beside those of `LinkScorer`.
+
+    Source: Chami et al., ACL 2020.
+    """
+
+    def __init__(
+        self, entities: int, relations: int, dim: int, *, margin: float = 0.0, std: float = 1e-3, sparse: bool = True
+    ) -> None:
+        super().__init__(entities, relations, dim, margin=margin, std=std, sparse=sparse)
+        self.angles = _angles(relations, dim)
+        self.translation = nn.Parameter(torch.zeros(2 * relations, dim))
+
+    def move(self, x: Tensor, relation: Tensor) -> Tensor:
+        """Return R_r x + b_r, (N, dim)."""
+        return turn_pairs(x, self.angles[relation]) + self.translation[relation]
+
+
+def _angles(relations: int, dim: int) -> nn.Parameter:
+    if dim % 2:
+        raise ValueError(f"expected an even dim, since rotations turn pairs of coordinates, got {dim}")
+    return nn.Parameter(torch.zeros(2 * relations, dim // 2))
+
+
+def turn_pairs(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn coordinates k and k + n / 2 of x (..., n) by angles (..., n / 2)."""
+    (u, v), cos, sin = x.chunk(2, dim=-1), angles.cos(), angles.sin()
+    return torch.cat([cos * u - sin * v, sin * u + cos * v], dim=-1)
 
 
 def boost_by_rapidity(x: Tensor, p: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-r"""Losses of `LinkScorer` models: a softmax over all tails, over a sample of them, or the paper's sampled negatives."""
+r"""Losses of `LinkScorer` models: softmax over all or some tails, contrast with some, the paper's sampled negatives."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from lorentz.evaluation import KnownTails, Pairs
-from lorentz.models._partition import changed_logsumexp
+from lorentz.models._partition import block_sums
 from lorentz.models._products import chosen_products
 from lorentz.models.link_scorer import LinkScorer
 from lorentz_kernels.linear_logsumexp import linear_logsumexp
@@ -38,55 +38,49 @@ def softmax_loss(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pai
     return (norm[answers.row] - score).mean()
 
 
-def sampled_softmax_loss(
-    model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs, candidates: Tensor
+def contrastive_loss(
+    model: LinkScorer,
+    facts: Tensor,
+    known: KnownTails,
+    candidates: Tensor,
+    *,
+    weight: float = 50.0,
+    competition: float = 0.3,
 ) -> Tensor:
-    r"""Return the mean over facts of :math:`\log(e^{s_t} + \frac ES \sum_{e \in C \setminus K} e^{s_e}) - s_t`.
+    r"""Return the mean over facts of what tells their tails from others, each by itself and all together.
 
-    C are S candidates that the batch shares, K the known tails of the query: as in filtered ranking, one answer does
-    not compete with another. With all entities as candidates the softmax is exact.
+    .. math::
+        -\log \sigma(s_t) - \frac{weight}{S} \sum_{e \in C \setminus K} \log \sigma(-s_e)
+        + competition \cdot \log \frac{e^{s_t} + \frac ES \sum_{e \in C \setminus K} e^{s_e}}{e^{s_t}}
+
+    C are S candidates that the batch shares, K the known tails of (h, r). A softmax does not see how far a moved head
+    is from all tails, so it learns the facts by heart with heads that are moved far out. The logistic part does: f_r(h)
+    must come near to t. It leaves the order of the nearest tails open, which the softmax part settles. Both come from
+    one block of scores.
 
     Args:
         model: the scorer.
-        head, relation: queries (N,).
-        answers: all their tails in training, `KnownTails.at`.
+        facts: (N, 3), drawn one by one: an entity of many facts then moves often.
+        known: the facts of training.
         candidates: distinct entities, (S,), drawn uniformly.
+        weight: of the mean over candidates: how many negatives a fact has.
+        competition: weight of the softmax part.
 
-    Source: Bengio and Senecal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003.
+    Source: the first line is Chen et al., ACL 2022, Section 4.1, with negatives that a batch shares; the second, Bengio
+    and Senecal, Quick training of probabilistic neural nets by importance sampling, AISTATS 2003.
     """
-    row, tail = answers
-    query, loop = model.query(head, relation), model.loop(relation)
+    head, relation, tail = facts.unbind(1)
+    query, loop, answers = model.query(head, relation), model.loop(relation), known.of(head, relation)
+    true = (query * model.table(tail)).sum(1) + torch.where(head == tail, loop, 0)
     place = torch.full((model.entities,), -1, device=head.device)
     place[candidates] = torch.arange(len(candidates), device=head.device)
-    queries, column = torch.cat([torch.arange(len(head), device=head.device), row]), place[torch.cat([head, tail])]
-    added = torch.cat([loop, loop.new_full((len(tail),), EXCLUDED)])
+    row = torch.cat([torch.arange(len(head), device=head.device), answers.row])
+    column = place[torch.cat([head, answers.tail])]
+    added = torch.cat([loop, loop.new_full((len(answers.tail),), EXCLUDED)])
     drawn = column >= 0
-    others = changed_logsumexp(query, model.table(candidates), queries[drawn], column[drawn], added[drawn])
-    others = others + math.log(model.entities / len(candidates))
-    true = (query[row] * model.table(tail)).sum(1) + torch.where(head[row] == tail, loop[row], 0)
-    return torch.nn.functional.softplus(others[row] - true).mean()
-
-
-def radius_penalty(model: LinkScorer, head: Tensor, relation: Tensor, answers: Pairs) -> Tensor:
-    r"""Return the mean over facts of :math:`\tau_r\,(d(0, f_r(h))^2 + d(0, t)^2)`.
-
-    An entity counts as often as it has facts. Without it a softmax learns the training facts by heart; with it scores
-    sharpen late, by a larger tau, when entities have found their places.
-
-    Args:
-        model: the scorer.
-        head, relation: queries (N,).
-        answers: all their tails in training, `KnownTails.at`.
-
-    Source: after Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018, for the
-    weighting by facts; in flat space theirs is the cube of a norm, this the fourth power.
-    """
-    row, tail = answers
-    origin = model.entity.weight.new_zeros(1, model.dim)
-    of_query = model.distance(model.move(model.entity(head), relation), origin).square()
-    of_tail = model.distance(model.entity(tail), origin).square()
-    tau = model.log_scale[relation].exp()
-    return (tau[row] * (of_query[row] + of_tail)).mean()
+    others, positive = block_sums(query, model.table(candidates), row[drawn], column[drawn], added[drawn])
+    competing = softplus(others + math.log(model.entities / len(candidates)) - true)
+    return (softplus(-true) + weight / len(candidates) * positive + competition * competing).mean()
 
 
 def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) -> Tensor:
@@ -110,7 +104,6 @@ def negative_sampling_loss(model: LinkScorer, facts: Tensor, negatives: Tensor) 
 
 def candidate_scores(model: LinkScorer, head: Tensor, relation: Tensor, tails: Tensor) -> Tensor:
     """Return the scores (N, K) of tails (N, K), by products of rows; the model's forward is the exact form."""
-    entities, place = tails.unique(return_inverse=True)
     entities, place = tails.unique(return_inverse=True)
     score = chosen_products(model.query(head, relation), model.table(entities), place)
     return score + torch.where(tails == head[:, None], model.loop(relation)[:, None], 0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lorentz.evaluation import KnownTails, both_directions, rank_tails
-from lorentz.models import HyboNet, draw_negatives, negative_sampling_loss, sampled_softmax_loss
+from lorentz.models import HyboNet, LorentzRotH, contrastive_loss, draw_negatives, negative_sampling_loss
 from lorentz.optim import RiemannianAdam, param_groups
 from relsim.ingest import open_kb
 from tests.benchmarks import naive_links
@@ -92,19 +92,19 @@ def test_kg_step_without_a_pool(graph: Graph, side_by_side: Callable[..., float]
     assert side_by_side(run, papers_steps(graph)) >= 2 / NOISE
 
 
-def test_kg_step_with_a_softmax(graph: Graph, side_by_side: Callable[..., float], benchmark: Any) -> None:
-    """1,000 queries, all their facts, all 2,048 tails of the pool: 5 times faster than 50 for each fact."""
-    model = HyboNet(graph.entities, graph.relations, DIM)
+def test_kg_step_against_a_pool(graph: Graph, side_by_side: Callable[..., float], benchmark: Any) -> None:
+    """1,000 facts beside all 2,048 tails of a pool, as the configurations train, against 50 negatives for each fact."""
+    model = LorentzRotH(graph.entities, graph.relations, DIM)
     optimiser, known = RiemannianAdam(param_groups(model), lr=1e-3), KnownTails(graph.train, graph.entities)
 
     def run() -> None:
         for _ in range(STEPS):
-            index, pool = torch.randint(len(known), (BATCH,)), torch.randperm(graph.entities)[:POOL]
+            facts, pool = drawn(graph.train), torch.randperm(graph.entities)[:POOL]
             optimiser.zero_grad()
-            sampled_softmax_loss(model, known.head[index], known.relation[index], known.at(index), pool).backward()
+            contrastive_loss(model, facts, known, pool).backward()
             optimiser.step()
 
-    assert side_by_side(run, papers_steps(graph)) >= 5 / NOISE
+    assert side_by_side(run, papers_steps(graph)) >= 3 / NOISE
 
 
 def test_kg_ranking_of_the_test_set(graph: Graph, side_by_side: Callable[..., float], benchmark: Any) -> None:

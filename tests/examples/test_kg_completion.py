@@ -117,10 +117,10 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("model", ["hybonet", "murp", "roth", "euclidean-hybonet", "mure"])
+@pytest.mark.parametrize("model", ["hybonet", "murp", "roth", "euclidean-hybonet", "mure", "rote"])
 def test_every_model_learns_from_a_configuration(run: Run, tmp_path: Path, model: str) -> None:
     (tmp_path / "small.json").write_text(json.dumps({"dim": 6, "epochs": 15, "model": model, "every": 15}))
-    run("--config", "small.json", "--out", "m", "--shrink", "0")
+    run("--config", "small.json", "--out", "m")
     result = json.loads((tmp_path / "m" / "result.json").read_text())
     assert (result["model"], result["dim"]) == (model, 6)
     losses = [entry["loss"] for entry in curve(tmp_path / "m")]
@@ -129,6 +129,11 @@ def test_every_model_learns_from_a_configuration(run: Run, tmp_path: Path, model
 
 def test_the_papers_loss_learns_too(run: Run, tmp_path: Path) -> None:
     run("--negatives", "10", "--margin", "1", "--epochs", "15", "--out", "m")
+    assert json.loads((tmp_path / "m" / "result.json").read_text())["test"]["realistic"]["mrr"] > 0.4
+
+
+def test_a_softmax_over_all_entities_learns_too(run: Run, tmp_path: Path) -> None:
+    run("--softmax", "--epochs", "15", "--out", "m")
     assert json.loads((tmp_path / "m" / "result.json").read_text())["test"]["realistic"]["mrr"] > 0.4
 
 

@@ -127,6 +127,7 @@ def test_known_tails_answers_for_queries_without_facts() -> None:
     pairs = known.of(torch.tensor([1, 4, 0, 4]), torch.tensor([0, 1, 0, 0]))
     assert list(zip(pairs.row.tolist(), pairs.tail.tolist(), strict=True)) == [(1, 0), (1, 3), (2, 4)]
     assert len(known) == 2
+    assert known.take(torch.tensor([2, 0])).tolist() == [[4, 1, 3], [0, 0, 4]]
     empty = KnownTails(torch.zeros(0, 3, dtype=torch.int64), 5)
     assert empty.of(torch.tensor([1]), torch.tensor([0])).tail.numel() == 0
 

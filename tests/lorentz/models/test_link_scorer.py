@@ -11,11 +11,20 @@ from torch import Tensor
 
 import lorentz
 import lorentz.functional as LF
-from lorentz.models import EuclideanHyboNet, EuclideanMuRE, HyboNet, LinkScorer, LorentzMuRP, LorentzRotH
+from lorentz.models import (
+    EuclideanHyboNet,
+    EuclideanMuRE,
+    EuclideanRotE,
+    EuclideanScorer,
+    HyboNet,
+    LinkScorer,
+    LorentzMuRP,
+    LorentzRotH,
+)
 from lorentz.models.link_loss import candidate_scores
 from lorentz.optim import RiemannianAdam, param_groups
 
-CLASSES = [HyboNet, EuclideanHyboNet, LorentzMuRP, EuclideanMuRE, LorentzRotH]
+CLASSES = [HyboNet, EuclideanHyboNet, LorentzMuRP, EuclideanMuRE, LorentzRotH, EuclideanRotE]
 every_model = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 E, R, N = 11, 3, 6
 
@@ -54,19 +63,20 @@ def moved(model: LinkScorer, x: Tensor, r: int) -> Tensor:
     if isinstance(model, LorentzMuRP):
         v = model.stretch[r] * x / x.norm() * x.norm().asinh()
         return (boost_matrix(model.rapidity[r]) @ ambient(v / v.norm() * v.norm().sinh()))[1:]
-    assert isinstance(model, LorentzRotH)
-    a = torch.zeros(N, N, dtype=x.dtype)
-    entries = iter(model.angles[r])
-    for i in range(N):
-        for j in range(i + 1, N):
-            a[i, j] = next(entries)
-            a[j, i] = -a[i, j]
-    return (boost_matrix(model.rapidity[r]) @ ambient(torch.linalg.matrix_exp(a) @ x))[1:]
+    assert isinstance(model, LorentzRotH | EuclideanRotE)
+    rotation = torch.zeros(N, N, dtype=x.dtype)
+    for k, angle in enumerate(model.angles[r]):
+        i, j = k, k + N // 2
+        rotation[i, i] = rotation[j, j] = angle.cos()
+        rotation[i, j], rotation[j, i] = -angle.sin(), angle.sin()
+    if isinstance(model, EuclideanRotE):
+        return rotation @ x + model.translation[r]
+    return (boost_matrix(model.rapidity[r]) @ ambient(rotation @ x))[1:]
 
 
 def fact_score(model: LinkScorer, h: int, r: int, t: int) -> Tensor:
     x, y = moved(model, model.entity.weight[h], r), model.entity.weight[t]
-    if isinstance(model, EuclideanHyboNet | EuclideanMuRE):
+    if isinstance(model, EuclideanScorer):
         d = (x - y) @ (x - y)
     else:
         gap = ambient(x) - ambient(y)
@@ -99,7 +109,7 @@ def test_tails_of_each_head_as_a_matrix(cls: type[LinkScorer]) -> None:
 
 @every_model
 def test_gradients_are_those_of_finite_differences(cls: type[LinkScorer]) -> None:
-    model = cls(E, R, 3, std=0.5, sparse=False).double()
+    model = cls(E, R, 4, std=0.5, sparse=False).double()
     with torch.no_grad():
         for p in model.parameters():
             p += 0.3 * torch.randn_like(p)
@@ -153,10 +163,18 @@ def test_rotation_and_boost_preserve_distances() -> None:
         torch.testing.assert_close(LF.pairwise_dist(y, y), LF.pairwise_dist(x, x), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("lorentzian", "euclidean"), [(HyboNet, EuclideanHyboNet), (LorentzMuRP, EuclideanMuRE)])
+@pytest.mark.parametrize(
+    ("lorentzian", "euclidean"),
+    [(HyboNet, EuclideanHyboNet), (LorentzMuRP, EuclideanMuRE), (LorentzRotH, EuclideanRotE)],
+)
 def test_twins_have_equal_numbers_of_parameters(lorentzian: type[LinkScorer], euclidean: type[LinkScorer]) -> None:
     sizes = [sum(p.numel() for p in cls(E, R, N).parameters()) for cls in (lorentzian, euclidean)]
     assert sizes[0] == sizes[1]
+
+
+def test_rotations_want_an_even_dimension() -> None:
+    with pytest.raises(ValueError, match=r"^expected an even dim, .*, got 5$"):
+        LorentzRotH(E, R, 5)
 
 
 def test_the_twins_agree_where_the_space_is_nearly_flat() -> None:
@@ -173,7 +191,7 @@ def test_the_twins_agree_where_the_space_is_nearly_flat() -> None:
 def test_entities_of_lorentz_models_are_points_for_the_optimiser(cls: type[LinkScorer]) -> None:
     model = cls(E, R, N)
     points = [p for g in param_groups(model) if g.get("manifold") is not None for p in g["params"]]
-    expected = [] if cls in (EuclideanHyboNet, EuclideanMuRE) else [model.entity.weight]
+    expected = [] if issubclass(cls, EuclideanScorer) else [model.entity.weight]
     assert len(points) == len(expected)
     assert all(p is q for p, q in zip(points, expected, strict=True))
 
