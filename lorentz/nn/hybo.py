@@ -127,7 +127,8 @@ class NormalizedLinear(_GatedLinear):
         y = \lambda\,\sigma(v \cdot x + w x_0 + b')\,
             \frac{W h(x) + w_t h(x_0) + b}{|W h(x) + w_t h(x_0) + b|}.
 
-    The norm lies between 0 and lambda. Where the direction is zero, y is the origin.
+    The norm lies between 0 and lambda. Where the direction is zero, y is the origin. The backward needs y as it is:
+    torch raises if it was changed in place.
 
     Args:
         in_features: width of the input.
