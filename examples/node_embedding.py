@@ -50,6 +50,7 @@ PUBLISHED = {
 }
 """Chen et al., ACL 2022, and a run of their code with one seed: ROC AUC, micro F1 and accuracy, in percent."""
 PREDICTED = "share of the training edges that an epoch predicts and hides from the encoder; 0: predict all, hide none"
+NEIGHBOURS = "weight of a neighbour: 1, or 1 / degree of the node, or the ratio of roots of degrees of a GCN"
 ACTIVATIONS = {"none": None, "relu": torch.relu, "tanh": torch.tanh}
 
 
@@ -150,8 +151,34 @@ class Classifier(nn.Module):
 
 
 def encoder(model: str, width: int, options: argparse.Namespace) -> nn.Module:
-    kind = GraphEncoder if model == "lorentz" else EuclideanGraphEncoder
-    return kind(width, options.dim, options.layers, options.dropout, ACTIVATIONS[options.activation])
+    kind, activation = GraphEncoder if model == "lorentz" else EuclideanGraphEncoder, ACTIVATIONS[options.activation]
+    return kind(width, options.dim, options.layers, options.dropout, activation, self_weight=options.self_weight)
+
+
+def encode(model: nn.Module, inputs: Tensor, graph: Tensor, options: argparse.Namespace) -> Tensor:
+    """Return the encoded nodes, (N, dim), of inputs (N, F) and edges in both directions, (2, E)."""
+    return model.encoder(inputs, graph, WEIGHTS[options.neighbours](graph, len(inputs)))
+
+
+def mean_weight(graph: Tensor, nodes: int) -> Tensor:
+    """Return the weights (E) with which all edges into a node together weigh 1, as the node itself at the start."""
+    return graph[1].bincount(minlength=nodes)[graph[1]].float().reciprocal()
+
+
+def symmetric_weight(graph: Tensor, nodes: int) -> Tensor:
+    """Return the weights (E) that make an edge weigh 1 / sqrt((1 + d_i) (1 + d_j)) where the node weighs 1 / (1 + d_i).
+
+    Source: Kipf and Welling, ICLR 2017, Eq. 8, of which a centroid needs the ratios only.
+    """
+    source, target = graph[1].bincount(minlength=nodes).float().add(1)[graph]
+    return (target / source).sqrt()
+
+
+WEIGHTS: dict[str, Callable[[Tensor, int], Tensor | None]] = {
+    "equal": lambda graph, nodes: None,
+    "mean": mean_weight,
+    "symmetric": symmetric_weight,
+}
 
 
 def link_losses(model: Linker, inputs: Tensor, split: EdgeSplit, options: argparse.Namespace) -> Iterator[Tensor]:
@@ -159,13 +186,13 @@ def link_losses(model: Linker, inputs: Tensor, split: EdgeSplit, options: argpar
     predicted, seen = split.disjoint(options.predicted)
     negatives, graph = split.negatives(len(predicted)), edge_index(seen)
     if not options.batch:
-        yield link_loss(model, model.encoder(inputs, graph), predicted, negatives)
+        yield link_loss(model, encode(model, inputs, graph, options), predicted, negatives)
         return
     sampler = NeighborSampler(graph, len(inputs), [options.fanout] * options.layers)
     for edges, others in zip(*(shuffled(pairs).split(options.batch) for pairs in (predicted, negatives)), strict=True):
         seeds, place = torch.cat([edges, others]).unique(return_inverse=True)
         sample = sampler(seeds)
-        nodes = model.encoder(inputs[sample.nodes], sample.edge_index)
+        nodes = encode(model, inputs[sample.nodes], sample.edge_index, options)
         yield link_loss(model, nodes, *place.split([len(edges), len(others)]))
 
 
@@ -178,12 +205,12 @@ def class_losses(
 ) -> Iterator[Tensor]:
     """Yield the loss of the training nodes: all at once, or batches on samples of their neighbourhoods."""
     if not options.batch:
-        yield F.cross_entropy(model.head(model.encoder(inputs, graph)[train]), labels[train])
+        yield F.cross_entropy(model.head(encode(model, inputs, graph, options)[train]), labels[train])
         return
     sampler = NeighborSampler(graph, len(inputs), [options.fanout] * options.layers)
     for seeds in shuffled(train).split(options.batch):
         sample = sampler(seeds)
-        nodes = model.encoder(inputs[sample.nodes], sample.edge_index)[: len(seeds)]
+        nodes = encode(model, inputs[sample.nodes], sample.edge_index, options)[: len(seeds)]
         yield F.cross_entropy(model.head(nodes), labels[seeds])
 
 
@@ -205,7 +232,7 @@ def predict_links(model: str, graph: Graph, seed: int, options: argparse.Namespa
     net = Linker(model, inputs.shape[1], options).to(options.device)
 
     def auc(edges: Tensor, others: Tensor) -> float:
-        nodes = net.encoder(inputs, messages)
+        nodes = encode(net, inputs, messages, options)
         return 100 * roc_auc(net.logits(nodes, edges), net.logits(nodes, others))
 
     figures = train(
@@ -218,7 +245,7 @@ def predict_links(model: str, graph: Graph, seed: int, options: argparse.Namespa
     )
     with torch.no_grad():
         figures["test"] = auc(split.test, split.test_negatives)
-        return figures, net.encoder(inputs, messages)
+        return figures, encode(net, inputs, messages, options)
 
 
 def classify(model: str, graph: Graph, seed: int, options: argparse.Namespace) -> tuple[dict[str, float], Tensor]:
@@ -232,7 +259,7 @@ def classify(model: str, graph: Graph, seed: int, options: argparse.Namespace) -
     net = Classifier(model, inputs.shape[1], int(labels.max()) + 1, options).to(options.device)
 
     def accuracy(nodes: Tensor) -> float:
-        right = net.head(net.encoder(inputs, messages)[nodes]).argmax(1) == labels[nodes]
+        right = net.head(encode(net, inputs, messages, options)[nodes]).argmax(1) == labels[nodes]
         return 100 * right.double().mean().item()
 
     figures = train(
@@ -245,7 +272,7 @@ def classify(model: str, graph: Graph, seed: int, options: argparse.Namespace) -
     )
     with torch.no_grad():
         figures["test"] = accuracy(split.test)
-        return figures, net.encoder(inputs, messages)
+        return figures, encode(net, inputs, messages, options)
 
 
 def train(
@@ -300,6 +327,8 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--task", choices=["link", "classify"], default="link")
     options.add_argument("--layers", type=int, default=2)
     options.add_argument("--dropout", type=float, default=0.0)
+    options.add_argument("--self-weight", type=float, default=1.0, help="of a node in its centroid, at the start")
+    options.add_argument("--neighbours", choices=WEIGHTS, default="equal", help=NEIGHBOURS)
     options.add_argument("--activation", choices=ACTIVATIONS, default="none", help="between layers")
     options.add_argument("--lr", type=float, default=0.02)
     options.add_argument("--l2", type=float, default=0.0, help="penalty l2 / 2 |W|^2 on the matrices of the encoder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,11 +20,15 @@ Activation = Callable[[Tensor], Tensor]
 class _Stack(nn.Module):
     """Graph convolutions in a row: dropout of the coordinates before each, the activation between them."""
 
-    def __init__(self, convs: list[nn.Module], dropout: float, activation: Activation | None) -> None:
+    def __init__(
+        self, convs: list[nn.Module], dropout: float, activation: Activation | None, self_weight: float
+    ) -> None:
         super().__init__()
+        if not self_weight > 0:
+            raise ValueError(f"expected self_weight > 0, got {self_weight}")
         self.convs = nn.ModuleList(convs)
         self.dropout, self.activation = dropout, activation
-        self.log_self = nn.Parameter(torch.zeros(len(convs), device=_device(convs[0])))
+        self.log_self = nn.Parameter(torch.full((len(convs),), math.log(self_weight), device=_device(convs[0])))
 
     def forward(self, x: Tensor, graph: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         """Return the nodes, (..., N, dim); the graph and the weights are those of `lorentz.nn.GraphConv`."""
@@ -46,7 +51,7 @@ class GraphEncoder(_Stack):
     .. math::
         y_j = W h(x_j) + w_t h(x_j)_0, \qquad x_i \leftarrow \operatorname{centroid}(y_j;\, w_{ij},\; y_i;\, s)
 
-    over the neighbours j of i and i itself, whose weight s > 0 is learned, one for each layer, and one at the start.
+    over the neighbours j of i and i itself, whose weight s > 0 is learned, one for each layer.
     Features enter as space coordinates: every vector of them is a point. h is dropout and, after the first layer, the
     activation, both on the space part. The vector w_t stands where a Euclidean layer has its bias, so that
     `EuclideanGraphEncoder` has as many parameters.
@@ -57,6 +62,8 @@ class GraphEncoder(_Stack):
         num_layers: number of convolutions: how far a node sees.
         dropout: probability that a coordinate is dropped before a convolution.
         activation: between convolutions; by default none, and the centroid alone is not linear.
+        self_weight: s at the start; with `edge_weight` of one over the degree, 1 makes a node weigh as much as all its
+            neighbours together.
         manifold: space of the points; by default curvature -1, fixed.
         device: as in torch.
         dtype: as in torch.
@@ -64,7 +71,7 @@ class GraphEncoder(_Stack):
     Shapes: features (..., N, in_features) and a graph of N nodes to points (..., N, dim).
 
     Raises:
-        ValueError: num_layers is not positive.
+        ValueError: num_layers or self_weight is not positive.
 
     Source: Chen et al., ACL 2022, the graph encoder of its experiments, with the linear layer of its Eq. 2.
     """
@@ -77,6 +84,7 @@ class GraphEncoder(_Stack):
         dropout: float = 0.0,
         activation: Activation | None = None,
         *,
+        self_weight: float = 1.0,
         manifold: Lorentz | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -86,7 +94,7 @@ class GraphEncoder(_Stack):
             GraphConv(width, dim, bias=False, add_self_loops=False, manifold=space, device=device, dtype=dtype)
             for width in _widths(in_features, dim, num_layers)
         ]
-        super().__init__(convs, dropout, activation)
+        super().__init__(convs, dropout, activation, self_weight)
 
 
 class EuclideanGraphEncoder(_Stack):
@@ -104,6 +112,7 @@ class EuclideanGraphEncoder(_Stack):
         dropout: float = 0.0,
         activation: Activation | None = None,
         *,
+        self_weight: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -112,6 +121,7 @@ class EuclideanGraphEncoder(_Stack):
             [_EuclideanGraphConv(nn.Linear(width, dim, device=device, dtype=dtype)) for width in widths],
             dropout,
             activation,
+            self_weight,
         )
 
 

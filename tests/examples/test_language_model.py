@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,23 @@ def test_the_loss_of_an_alternating_text_falls_to_nothing_and_that_of_coins_to_o
         assert certain["loss"] < 0.1
         assert coins["loss"] == pytest.approx(math.log(2), abs=0.05)
         assert coins["bits"] == pytest.approx(coins["loss"] / math.log(2))
+
+
+def test_the_loss_is_that_of_the_last_tenth_and_the_epoch_is_chosen_on_the_one_before_it(example: Make) -> None:
+    """Nine tenths alternate and the last is one of coins: the better a model learns, the worse is its test."""
+    script = example("language_model")
+    coins = "".join("ab"[coin] for coin in torch.randint(2, (200,)).tolist())
+    (script.folder / "turning.txt").write_text("ab" * 900 + coins)
+    options = ["--dim", "8", "--layers", "1", "--context", "8", "--steps", "20", "--epochs", "4", "--lr", "0.02"]
+    script.run("--data", "turning.txt", "--out", "o", *options)
+    for kind in ("lorentz", "euclidean"):
+        figures = script.result("o")["seeds"][kind][0]
+        entries = [
+            json.loads(line) for line in (script.folder / "o" / f"{kind}-0" / "log.jsonl").read_text().splitlines()
+        ]
+        best = max(entries, key=lambda entry: entry["score"])
+        assert (figures["epoch"], figures["valid"]) == (best["epoch"], pytest.approx(-best["score"]))
+        assert figures["valid"] < 0.3 < math.log(2) < figures["loss"]
 
 
 @kinds

@@ -103,6 +103,16 @@ def test_every_parameter_has_the_right_gradient(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
+def test_the_own_weight_starts_as_told_beside_the_weights_of_the_edges(kind: type) -> None:
+    encoder, x = kind(3, 4, 1, self_weight=3.0).double(), torch.randn(9, 3, dtype=torch.float64)
+    degree = GRAPH[1].bincount(minlength=9)[GRAPH[1]].double()
+    truth = kind(3, 4, 1).double()
+    truth.convs.load_state_dict(encoder.convs.state_dict())
+    assert torch.allclose(encoder(x, GRAPH, 1 / degree), truth(x, GRAPH, 1 / (3 * degree)), rtol=1e-6)
+    assert encoder.log_self.exp().tolist() == pytest.approx([3.0])
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
 def test_dropout_acts_in_training_only(kind: type) -> None:
     encoder, x = kind(3, 4, dropout=0.5), torch.randn(9, 3)
     assert not torch.equal(encoder(x, GRAPH), encoder(x, GRAPH))
@@ -120,3 +130,9 @@ def test_flat_and_curved_decoders_agree_near_the_origin() -> None:
 def test_no_layers_are_an_error(kind: type) -> None:
     with pytest.raises(ValueError, match=r"^expected num_layers > 0, got 0$"):
         kind(3, 4, 0)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_node_that_weighs_nothing_is_an_error(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"^expected self_weight > 0, got 0$"):
+        kind(3, 4, self_weight=0)
