@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `relsim --help` answers at once
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
@@ -179,6 +180,7 @@ for _command in cli_compare.COMMANDS + cli_search.COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input or a full disk, 130 when interrupted."""
+    gc.set_threshold(100_000)  # importing torch makes many objects and little garbage
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:

@@ -16,7 +16,9 @@ from relsim.rows import LazyRows
 from relsim.tails import TailRows, TailSums
 
 FIRST = 2  # heads of the first round; each round takes twice as many as the last
+PROMISING = 64  # heads of a round from which on a pair is likely to run both ways
 SLACK = 1e-4  # relative: bounds are sums of rounded numbers
+MARGIN = 1.1  # weight of heads taken, in units of what is forecast to exclude a pair
 
 
 class Race:
@@ -33,30 +35,31 @@ class Race:
         self._head, self._seen = head, torch.zeros_like(head)  # the head part, and the weight of the heads seen
         self._taken = torch.zeros_like(source)
         self._total = (design.sample.weight > 0).sum(dim=0)[source]
-        self._orders: dict[int, Tensor] = {}
+        self._orders: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def advance(self, pairs: Tensor, heads: int) -> None:
-        """Add the next `heads` heads to each of `pairs` (m,)."""
-        chosen = [self._next(*ends, heads) for ends in zip(*self._positions(pairs), strict=True)]
+    def advance(self, pairs: Tensor, heads: int, limit: float = math.inf) -> None:
+        """Add the next `heads` heads to each of `pairs` (m,), or as many as should take the bound above `limit`."""
+        enough = self._enough(pairs, limit).tolist()
+        chosen = [self._next(*ends, heads) for ends in zip(*self._positions(pairs), enough, strict=True)]
         sizes = torch.tensor([len(c) for c in chosen], device=pairs.device)
         if not int(sizes.sum()):
             return
         which, head = torch.repeat_interleave(pairs, sizes), torch.cat(chosen)
-        divergence = self._rows.gather(head, self.source[which], self.target[which]).double()
+        both = heads >= PROMISING
+        divergence = self._rows.gather(head, self.source[which], self.target[which], both).double()
         weight = self._design.sample.weight[head, self.source[which]]
         self.low.index_add_(0, which, weight * divergence)
         self._seen.index_add_(0, which, weight)
         self._taken[pairs] += sizes
 
-    def within(self, bundles: Tensor, limit: float) -> Tensor:
+    def within(self, bundles: Tensor, limit: float, heads: int = FIRST) -> Tensor:
         """Race bundles, rows (m, d) of directed pairs; a bundle leaves when one of its pairs exceeds `limit`.
 
-        Of a bundle the pair runs that looks largest. Returns the bundles that stay, finished.
+        Of a bundle the pair runs that looks largest, `heads` heads first. Returns the bundles that stay, finished.
         """
-        heads = FIRST
         while True:
             bundles = self._inside(bundles, limit)
-            if not self._round(bundles, heads):
+            if not self._round(bundles, heads, limit):
                 return bundles
             heads *= 2
 
@@ -70,25 +73,25 @@ class Race:
         while True:
             started = bundles[self.started()[bundles].any(dim=1)]
             guess = self.projected(started).amax(dim=1)
-            self.within(started[guess.argsort(stable=True)[:k]], limit)
+            self.within(started[guess.argsort(stable=True)[:k]], limit, PROMISING)
             ended = bundles[(self._taken >= self._total)[bundles].all(dim=1)]
             if len(ended) >= k:
                 limit = float(self.low[ended].amax(dim=1).kthvalue(k).values)
             bundles = self._inside(bundles, limit)
-            if not self._round(bundles, heads):
+            if not self._round(bundles, heads, limit):
                 return bundles
             heads *= 2
 
     def _inside(self, bundles: Tensor, limit: float) -> Tensor:
         return bundles[(self.low[bundles] <= limit * (1 + SLACK) + SLACK).all(dim=1)]
 
-    def _round(self, bundles: Tensor, heads: int) -> bool:
+    def _round(self, bundles: Tensor, heads: int, limit: float) -> bool:
         """Advance each unfinished bundle by one pair; return whether there was any."""
         unfinished = self._taken[bundles] < self._total[bundles]
         pending = unfinished.any(dim=1)
         guess = torch.where(unfinished, self.projected(bundles), -torch.inf)[pending]
         if len(guess):
-            self.advance(bundles[pending].gather(1, guess.argmax(dim=1, keepdim=True)).squeeze(1), heads)
+            self.advance(bundles[pending].gather(1, guess.argmax(dim=1, keepdim=True)).squeeze(1), heads, limit)
         return len(guess) > 0
 
     def started(self) -> Tensor:
@@ -100,9 +103,14 @@ class Race:
         head = self._head[pairs]
         return head + (self.low[pairs] - head) / self._seen[pairs].clamp(min=1e-9)
 
+    def _enough(self, pairs: Tensor, limit: float) -> Tensor:
+        """Forecast the weight of heads at which the bounds of `pairs` exceed `limit`."""
+        head = self._head[pairs]
+        return MARGIN * self._seen[pairs] * (limit - head) / (self.low[pairs] - head).clamp(min=1e-9)
+
     def sums(self, source: int, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tail part and its raw variance from one source to targets (B,) with all heads seen, (B,) each."""
-        heads = self._order(source).sort().values
+        heads = self._order(source)[0].sort().values
         of_source = self._rows.grid(heads, torch.tensor([source], device=heads.device), mean=True)
         of_targets: TailRows = self._rows.grid(heads, targets, mean=False)
         sample = self._design.sample.part(heads, one(source))
@@ -113,15 +121,18 @@ class Race:
     def _positions(self, pairs: Tensor) -> tuple[list[int], list[int]]:
         return self.source[pairs].tolist(), self._taken[pairs].tolist()
 
-    def _next(self, source: int, taken: int, heads: int) -> Tensor:
-        return self._order(source)[taken : taken + heads]
+    def _next(self, source: int, taken: int, enough: float, heads: int) -> Tensor:
+        order, reached = self._order(source)
+        if taken:
+            heads = min(heads, max(FIRST, int(torch.searchsorted(reached, enough)) + 1 - taken))
+        return order[taken : taken + heads]
 
-    def _order(self, source: int) -> Tensor:
-        """The sample's heads that count for a relation, by falling weight."""
+    def _order(self, source: int) -> tuple[Tensor, Tensor]:
+        """The sample's heads that count for a relation, by falling weight, and their weights added up."""
         if source not in self._orders:
-            weight = self._design.sample.weight[:, source]
-            order = weight.argsort(descending=True, stable=True)
-            self._orders[source] = order[: int((weight > 0).sum())]
+            weight, order = self._design.sample.weight[:, source].sort(descending=True, stable=True)
+            positive = int((weight > 0).sum())
+            self._orders[source] = order[:positive], weight[:positive].cumsum(0)
         return self._orders[source]
 
 

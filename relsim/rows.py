@@ -9,6 +9,8 @@ from relsim.design import Design
 from relsim.distribution import FactDistribution
 from relsim.tails import ROWS, TailRows
 
+FEW = 64  # rows that take less than a pass's fixed cost
+
 
 class LazyRows:
     """The rows of `relsim.tails` for pairs (head of the sample, relation), each evaluated once.
@@ -23,10 +25,17 @@ class LazyRows:
         self._natural, self._mean = _Store(size, device), _Store(size, device)
         self.evaluated = 0
 
-    def gather(self, heads: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-        """Return KL(p(t|h,a) || p(t|h,b)), (n,), for heads (n,) of the sample and relations a (n,), b (n,)."""
+    def gather(self, heads: Tensor, sources: Tensor, targets: Tensor, both: bool = False) -> Tensor:
+        """Return KL(p(t|h,a) || p(t|h,b)), (n,), for heads (n,) of the sample and relations a (n,), b (n,).
+
+        With `both`, means of b are kept for KL(b || a), where the head counts for b: later they would take a new pass.
+        """
         of_source, of_target = self._keys(heads, sources), self._keys(heads, targets)
+        if len(heads) <= FEW:
+            self._evaluate(torch.cat([of_source, of_target]), mean=True)
         self._evaluate(of_source, mean=True)
+        if both:
+            self._evaluate(of_target[self._design.sample.weight[heads, targets] > 0], mean=True)
         self._evaluate(of_target, mean=False)
         a, b = self._natural.get(of_source), self._natural.get(of_target)
         mean = self._mean.get(of_source)

@@ -14,6 +14,7 @@ from relsim.distribution import FactDistribution
 from relsim.divergence import Divergence
 from relsim.errors import RelsimError
 from relsim.estimators import DesignEstimator, Enumerate, RaoBlackwell
+from relsim.rows import LazyRows
 from relsim.search import nearest, similar_pairs
 from relsim.similar import nearest_pairs, neighbours, pair_record, symmetric_kl
 from relsim.training import fit_counts
@@ -115,6 +116,25 @@ def test_raw_standard_errors_are_those_of_the_matrix_when_every_pair_is_asked_fo
     found, _ = nearest(model, "r4", 11, estimator=estimator)
     for n in found:
         assert n.kl_from_stderr == pytest.approx(div.stderr[4, div.index(n.name)], rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [5, 100])  # in one pass, and in several
+@torch.no_grad()
+def test_the_way_back_takes_no_row_twice(count: int) -> None:
+    model = random_model(150, 6, seed=3)
+    design = RaoBlackwell(mass=1.0, samples=120, features=4).design(model, torch.arange(6))
+    rows = LazyRows(model, design)
+    heads = torch.arange(count)
+    a, b = torch.full((2, count), 1), torch.full((2, count), 4)
+    there = rows.gather(heads, a[0], b[0], both=True)
+    assert rows.evaluated == 2 * count
+    counts = design.sample.weight[heads, 4] > 0
+    back = rows.gather(heads[counts], b[0, counts], a[0, counts])
+    p, q = (model.tail_log_prob(design.sample.heads[heads], r).double() for r in (a[0], b[0]))
+    np.testing.assert_allclose(there, (p.exp() * (p - q)).sum(dim=1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(back, (q.exp() * (q - p)).sum(dim=1)[counts], rtol=1e-9, atol=1e-12)
+    assert 0 < int(counts.sum())
+    assert rows.evaluated == 2 * count
 
 
 def test_no_pair_at_all_is_an_empty_answer() -> None:
