@@ -37,9 +37,14 @@ examples: $(VENV)/dev.stamp
 	MPLBACKEND=agg $(BIN)/python examples/node_embedding.py --task classify --out .runs/node_classification
 	MPLBACKEND=agg $(BIN)/python examples/language_model.py --out .runs/language_model
 	MPLBACKEND=agg $(BIN)/python examples/entity_typing.py --out .runs/entity_typing
+	MPLBACKEND=agg $(BIN)/python examples/relation_similarity.py --resume --out .runs/relation_similarity
+	MPLBACKEND=agg $(BIN)/python examples/split_relations.py --resume --out .runs/split_relations
+	MPLBACKEND=agg $(BIN)/python examples/openie_redundancy.py --resume --out .runs/openie_redundancy
+	MPLBACKEND=agg $(BIN)/python examples/relation_prediction.py --resume --out .runs/relation_prediction
+	MPLBACKEND=agg $(BIN)/python examples/relation_extraction.py --resume --out .runs/relation_extraction
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .runs
 	find lorentz relsim kernels examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:

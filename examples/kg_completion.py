@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _common import options_of, run
 from torch import Tensor
 from tqdm import tqdm
 
@@ -293,14 +294,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("kg_completion"), help="folder for all that is written")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="by default on a terminal only")
-    chosen = parser.parse_args()
-    if chosen.config:
-        config = json.loads(chosen.config.read_text(encoding="utf-8"))
-        if unknown := config.keys() - vars(chosen).keys():
-            raise RelsimError(f"{chosen.config}: no option {min(unknown)!r}: see --help")
-        parser.set_defaults(**config)
-        chosen = parser.parse_args()
-    return chosen
+    return options_of(parser)
 
 
 def main() -> None:
@@ -329,8 +323,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (RelsimError, OSError, ValueError) as error:
-        print(f"kg_completion: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

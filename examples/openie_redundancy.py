@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _similarity import kept, parser_of, run, start, write_result
+from _common import options_of, run
+from _common import parser as parser_of
+from _similarity import kept, start, write_result
 
 import relsim
 from relsim import baselines
@@ -150,13 +152,13 @@ def draw(gold: np.ndarray, scores: Mapping[str, Floats], names: list[str], optio
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="openie_redundancy")
+    parser = parser_of(__doc__, "openie_redundancy", dim=64, epochs=20, seeds=3)
     parser.add_argument("--at-least", type=int, default=3, help="extractions of a phrase that is compared")
     parser.add_argument("--entities", action="store_true", help="compare entities, not their classes")
     parser.add_argument("--heads", type=int, default=400, help="heads that the estimator evaluates at most")
     parser.add_argument("--judgements", type=int, default=300, help="pairs that are judged for the estimate of recall")
     parser.add_argument("--draws", type=int, default=500, help="resamples")
-    options, began = parser.parse_args(), time.process_time()
+    options, began = options_of(parser), time.process_time()
     start(options)
     kb, labels = read(options.data or SMALL, options.at_least, options.entities)
     named = np.array(labels)
@@ -194,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, "openie_redundancy")
+    run(main)

@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from _common import options_of, run
+from _common import parser as parser_of
 from _extraction import FARTHEST, Batch, Sentence, Vocabulary, label_kb, macro_f1, splits
-from _similarity import parser_of, run, start, write_result
+from _similarity import start, write_result
 from scipy.stats import ttest_rel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -286,13 +288,14 @@ def draw(tables: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="relation_extraction", device="cpu", dim=32, epochs=6, seeds=2)
+    parser = parser_of(__doc__, "relation_extraction", dim=32, epochs=6, seeds=2)
+    parser.set_defaults(device="cpu")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--strengths", nargs="+", type=float, default=[1.0, 4.0], help="of the margins, in logits")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--heads", type=int, default=1000, help="heads that the estimator of KL evaluates at most")
-    options, began = parser.parse_args(), time.process_time()
+    options, began = options_of(parser), time.process_time()
     if options.device != "cpu":
         raise RelsimError(f"--device {options.device}: this experiment runs on cpu: leave --device out")
     start(options)
@@ -313,4 +316,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, "relation_extraction")
+    run(main)

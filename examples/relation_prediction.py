@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _common import options_of, run
+from _common import parser as parser_of
 from _prediction import Hybo, Known, TransE
-from _similarity import kept, knowledge_base, parser_of, run, start, write_result
+from _similarity import kept, knowledge_base, start, write_result
 from scipy.stats import ttest_rel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -239,14 +241,15 @@ def draw(errors: dict[str, list[float]], options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="relation_prediction", device="cpu", dim=16, epochs=10, seeds=2)
+    parser = parser_of(__doc__, "relation_prediction", dim=16, epochs=10, seeds=2)
+    parser.set_defaults(device="cpu")
     parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=[*SCORERS])
     parser.add_argument("--alphas", nargs="+", default=["5:0.5", "1:1"], help="START:END of alpha, in nats")
     parser.add_argument("--negatives", type=int, default=10, help="wrong relations for a fact")
     parser.add_argument("--batch", type=int, default=256, help="facts of a step")
     parser.add_argument("--lr", type=float, default=0.02, help="at the start; it falls to 0")
     parser.add_argument("--heads", type=int, default=300, help="heads that the estimator of KL evaluates at most")
-    options, began = parser.parse_args(), time.process_time()
+    options, began = options_of(parser), time.process_time()
     for alpha in options.alphas:
         if not all(part.replace(".", "", 1).isdigit() and float(part) > 0 for part in alpha.split(":")):
             raise RelsimError(f"--alphas {alpha}: expected START:END, both positive, such as 20:2")
@@ -278,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, "relation_prediction")
+    run(main)

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _similarity import NEURAL, kept, knowledge_base, parser_of, run, start, write_result
+from _common import options_of, run
+from _common import parser as parser_of
+from _similarity import NEURAL, kept, knowledge_base, start, write_result
 
 import relsim
 from relsim import baselines
@@ -269,7 +271,7 @@ def draw(tables: Mapping[str, Mapping[str, Any]], rows: list[str], path: Path) -
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="relation_similarity", epochs=20, seeds=2)
+    parser = parser_of(__doc__, "relation_similarity", dim=64, epochs=20, seeds=2)
     parser.add_argument("--test", type=Path, help="another KB, for the similarity that was chosen on --data")
     parser.add_argument("--test-seeds", type=int, help="how many seeds on --test; as many by default")
     parser.add_argument("--gold", type=Path, nargs="+", default=[NATIONS], help="judged pairs, two names a line")
@@ -280,7 +282,7 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=50, help="facts drawn of each relation, for the JS divergence")
     parser.add_argument("--redraws", type=int, default=2, help="samples of the estimator on --data, for its variance")
     parser.add_argument("--draws", type=int, default=2000, help="resamples, and renamings of the relations")
-    options, began = parser.parse_args(), time.process_time()
+    options, began = options_of(parser), time.process_time()
     start(options)
     tables, spread, leading, fitted, name = {}, {}, {}, None, ""
     for path in [options.data] + ([options.test] if options.test else []):
@@ -309,4 +311,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, "relation_similarity")
+    run(main)

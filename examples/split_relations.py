@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from _similarity import NEURAL, kept, knowledge_base, parser_of, run, start, write_result
+from _common import options_of, run
+from _common import parser as parser_of
+from _similarity import NEURAL, kept, knowledge_base, start, write_result
 
 import relsim
 from relsim import baselines
@@ -137,7 +139,7 @@ def draw(gold: np.ndarray, scores: Mapping[str, Floats], options: argparse.Names
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", out="split_relations", seeds=2, epochs=8, dim=32)
+    parser = parser_of(__doc__, "split_relations", dim=32, epochs=8, seeds=2)
     parser.add_argument("--at-least", type=int, default=60, help="facts of a relation that is cut")
     parser.add_argument("--part", type=int, default=8, help="facts of a part that is kept")
     parser.add_argument("--concentration", type=float, default=1.0, help="of the process: more, and smaller, parts")
@@ -146,7 +148,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--batch", type=int, help="groups of facts in a step")
     parser.add_argument("--draws", type=int, default=500, help="resamples")
-    options, began = parser.parse_args(), time.process_time()
+    options, began = options_of(parser), time.process_time()
     start(options)
     kb = knowledge_base(options.data)
     by_seed: list[dict[str, dict[str, Any]]] = []
@@ -173,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, "split_relations")
+    run(main)
