@@ -49,6 +49,7 @@ PUBLISHED = {
 """Chen et al., ACL 2022, and a run of their code with one seed: ROC AUC, micro F1 and accuracy, in percent."""
 PREDICTED = "share of the training edges that an epoch predicts and hides from the encoder; 0: predict all, hide none"
 NEIGHBOURS = "weight of a neighbour: 1, or 1 / degree of the node, or the ratio of roots of degrees of a GCN"
+HOPS = "centroids of neighbours taken of the inputs before training; only with --task classify"
 WEIGHTS = {"equal": None, "mean": mean_weight, "symmetric": symmetric_weight}
 ACTIVATIONS = {"none": None, "relu": torch.relu, "tanh": torch.tanh}
 
@@ -94,8 +95,12 @@ def encoder(model: str, width: int, options: argparse.Namespace) -> nn.Module:
 
 def encode(model: nn.Module, inputs: Tensor, graph: Tensor, options: argparse.Namespace) -> Tensor:
     """Return the encoded nodes, (N, dim), of inputs (N, F) and edges in both directions, (2, E)."""
+    return model.encoder(inputs, graph, weights_of(graph, len(inputs), options))
+
+
+def weights_of(graph: Tensor, nodes: int, options: argparse.Namespace) -> Tensor | None:
     weights = WEIGHTS[options.neighbours]
-    return model.encoder(inputs, graph, weights and weights(graph, len(inputs)))
+    return weights and weights(graph, nodes)
 
 
 def link_losses(model: Linker, inputs: Tensor, split: EdgeSplit, options: argparse.Namespace) -> Iterator[Tensor]:
@@ -175,6 +180,7 @@ def classify(model: str, graph: Graph, seed: int, options: argparse.Namespace) -
     inputs, messages = prepare(graph.features, options), edge_index(graph.edges)
     torch.manual_seed(seed)
     net = Classifier(model, inputs.shape[1], int(labels.max()) + 1, options).to(options.device)
+    inputs = net.encoder.smooth(inputs, messages, weights_of(messages, len(inputs), options), options.hops)
 
     def accuracy(nodes: Tensor) -> float:
         right = net.head(encode(net, inputs, messages, options)[nodes]).argmax(1) == labels[nodes]
@@ -244,6 +250,7 @@ def arguments() -> argparse.Namespace:
     options = parser(__doc__, "node_embedding", dim=16, epochs=100, seeds=2)
     options.add_argument("--task", choices=["link", "classify"], default="link")
     options.add_argument("--layers", type=int, default=2)
+    options.add_argument("--hops", type=int, default=0, help=HOPS)
     options.add_argument("--dropout", type=float, default=0.0)
     options.add_argument("--self-weight", type=float, default=1.0, help="of a node in its centroid, at the start")
     options.add_argument("--neighbours", choices=WEIGHTS, default="equal", help=NEIGHBOURS)
@@ -260,7 +267,10 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--fanout", type=int, default=10, help="with --batch: neighbours drawn at each node; -1: all")
     options.add_argument("--every", type=int, default=5, help="epochs between validations")
     options.add_argument("--patience", type=int, default=1000, help="stop after so many epochs without a better one")
-    return options_of(options)
+    chosen = options_of(options)
+    if chosen.hops and chosen.task == "link":
+        raise RelsimError("--hops: would show edges that are to be predicted: leave it out, or use --task classify")
+    return chosen
 
 
 def main() -> None:

@@ -91,6 +91,11 @@ def test_samples_of_neighbourhoods_train_as_the_whole_graph_does(example: Make, 
             assert runs[0]["test"] > 1.5 * chance, name
 
 
+def test_inputs_are_not_smoothed_over_edges_that_are_to_be_predicted(example: Make) -> None:
+    with pytest.raises(RelsimError, match=r"^--hops: would show edges that are to be predicted: leave it out, or use "):
+        example("node_embedding").run("--hops", "1")
+
+
 def test_a_folder_of_edges_and_features_is_a_graph(example: Make) -> None:
     script = example("node_embedding")
     folder = script.folder / "mine"
