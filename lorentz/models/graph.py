@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,7 @@ class _Stack(nn.Module):
         return x
 
     def _centre(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+        """Return the centroids (..., N, F) under weights (E) of edges (2, E): what the twins differ in."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -113,11 +115,10 @@ class GraphEncoder(_Stack):
             for width in _widths(in_features, dim, num_layers)
         ]
         super().__init__(convs, dropout, activation, self_weight)
-        self.manifold = space
 
     def _centre(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
-        source, target = edges
-        return LF.segment_centroid(x.index_select(-2, source), target, x.shape[-2], weight, self.manifold.c)
+        (source, target), first = edges, cast(GraphConv, self.convs[0])
+        return LF.segment_centroid(x.index_select(-2, source), target, x.shape[-2], weight, first.manifold.c)
 
 
 class EuclideanGraphEncoder(_Stack):
