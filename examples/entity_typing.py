@@ -211,6 +211,8 @@ def train(
     model = Typer(kind, len(vocab), len(types), options).to(options.device)
     optimiser = RiemannianAdam(param_groups(model, weight_decay=options.weight_decay), lr=options.lr)
     part = batches["train"]
+    with torch.no_grad():
+        model.types.bias.copy_(part.types.mean(0).logit(1e-4))  # how frequent a type is need not be learned
 
     def losses() -> Iterator[Tensor]:
         for rows in torch.randperm(len(part.types)).to(options.device).split(options.batch):
