@@ -1,7 +1,7 @@
 """Say what a name means in its sentence, from person and place down to composer and river: fine-grained entity typing.
 
     python examples/entity_typing.py                                             a small set written from facts
-    python examples/entity_typing.py --data open-entity --dim 64 --epochs 20 --out runs/open-entity
+    python examples/entity_typing.py --data open-entity --dim 64 --epochs 20 --lr 0.03 --out runs/open-entity
 
 `--data` is a folder with train.json, dev.json and test.json in the format of Choi et al. (ACL 2018): one mention a line
 with `mention_span`, `left_context_token`, `right_context_token` and its types `y_str`. A word is the centroid of the

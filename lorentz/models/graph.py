@@ -44,8 +44,9 @@ class _Stack(nn.Module):
     def smooth(self, x: Tensor, graph: Tensor, edge_weight: Tensor | None = None, hops: int = 1) -> Tensor:
         """Return the centroids of the nodes (..., N, F) and their neighbours, so many times over, of the same shape.
 
-        No parameter is involved: on a graph that stays as it is, call it once before training. The twin takes means.
-        The graph and the weights are those of `forward`; a node weighs 1.
+        No matrix is involved: on a graph that stays as it is, call it once before training, under `torch.no_grad()` if
+        the curvature is learned. The twin takes means. The graph and the weights are those of `forward`; a node weighs
+        1.
 
         Source: Wu et al., Simplifying Graph Convolutional Networks, ICML 2019.
         """
