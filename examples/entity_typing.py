@@ -1,7 +1,7 @@
 """Say what a name means in its sentence, from person and place down to composer and river: fine-grained entity typing.
 
     python examples/entity_typing.py                                             a small set written from facts
-    python examples/entity_typing.py --data open-entity --dim 64 --epochs 20 --lr 0.03 --out runs/open-entity
+    python examples/entity_typing.py --data open-entity --dim 64 --epochs 20 --out runs/open-entity
 
 `--data` is a folder with train.json, dev.json and test.json in the format of Choi et al. (ACL 2018): one mention a line
 with `mention_span`, `left_context_token`, `right_context_token` and its types `y_str`. A word is the centroid of the
@@ -272,7 +272,7 @@ def main() -> None:
     options.add_argument("--heads", type=int, default=4)
     options.add_argument("--dropout", type=float, default=0.3)
     options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--lr", type=float, default=0.01)
+    options.add_argument("--lr", type=float, default=0.03)
     options.add_argument("--weight-decay", type=float, default=0.01)
     options = options_of(options)
     data = read(options.data)
