@@ -211,6 +211,8 @@ def train(
     model = Typer(kind, len(vocab), len(types), options).to(options.device)
     optimiser = RiemannianAdam(param_groups(model, weight_decay=options.weight_decay), lr=options.lr)
     part = batches["train"]
+    with torch.no_grad():
+        model.types.bias.copy_(part.types.mean(0).logit(1e-4))  # how frequent a type is need not be learned
 
     def losses() -> Iterator[Tensor]:
         for rows in torch.randperm(len(part.types)).to(options.device).split(options.batch):
@@ -270,7 +272,7 @@ def main() -> None:
     options.add_argument("--heads", type=int, default=4)
     options.add_argument("--dropout", type=float, default=0.3)
     options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--lr", type=float, default=0.01)
+    options.add_argument("--lr", type=float, default=0.03)
     options.add_argument("--weight-decay", type=float, default=0.01)
     options = options_of(options)
     data = read(options.data)

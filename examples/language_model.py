@@ -62,6 +62,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(kind, dim, options.heads) for _ in range(options.layers))
         self.norm = L.LayerNorm(dim)
         self.head = lnn.CentroidClassifier(dim, letters) if kind == "lorentz" else nn.Linear(dim, letters)
+        nn.init.normal_(self.head.weight, std=0.02)  # near the origin, where no letter is likelier than another
 
     def forward(self, text: Tensor) -> Tensor:
         """Return scores of the letter after each, (B, T) of integers to (B, T, letters)."""
@@ -120,7 +121,7 @@ def main() -> None:
     options.add_argument("--context", type=int, default=64, help="letters that the model sees")
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--steps", type=int, default=50, help="of an epoch")
-    options.add_argument("--lr", type=float, default=0.003)
+    options.add_argument("--lr", type=float, default=0.01)
     options = options_of(options)
     words = options.data.read_text(encoding="utf-8") if options.data else "\n".join(map(topics.get, sorted(topics)))
     letters = sorted(set(words))

@@ -17,13 +17,10 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import networkx as nx
-import numpy as np
 import torch
 import torch.nn.functional as F
 from _common import Results, descend, fit, options_of, parameters, parser, report, run
-from scipy.sparse import csr_matrix, load_npz
-from scipy.stats import mannwhitneyu
+from _graphs import read
 from torch import Tensor, nn
 
 import lorentz.nn as lnn
@@ -31,14 +28,15 @@ from lorentz.graphs import (
     EdgeSplit,
     Graph,
     NeighborSampler,
-    NodeSplit,
     edge_index,
+    mean_weight,
     split_edges,
     split_nodes,
-    undirected,
+    symmetric_weight,
 )
 from lorentz.models import EuclideanFermiDirac, EuclideanGraphEncoder, GraphEncoder
 from lorentz.optim import RiemannianAdam, param_groups
+from relsim.agreement import auc
 from relsim.errors import RelsimError
 
 PUBLISHED = {
@@ -51,69 +49,9 @@ PUBLISHED = {
 """Chen et al., ACL 2022, and a run of their code with one seed: ROC AUC, micro F1 and accuracy, in percent."""
 PREDICTED = "share of the training edges that an epoch predicts and hides from the encoder; 0: predict all, hide none"
 NEIGHBOURS = "weight of a neighbour: 1, or 1 / degree of the node, or the ratio of roots of degrees of a GCN"
+HOPS = "centroids of neighbours taken of the inputs before training; only with --task classify"
+WEIGHTS = {"equal": None, "mean": mean_weight, "symmetric": symmetric_weight}
 ACTIVATIONS = {"none": None, "relu": torch.relu, "tanh": torch.tanh}
-
-
-def tree(seed: int, nodes: int = 1000, width: int = 8) -> Graph:
-    """Simulate a ternary tree: each node has the features of its parent plus noise, and the class is the top branch."""
-    graph, noise = nx.full_rary_tree(3, nodes), torch.randn(nodes, width, generator=torch.Generator().manual_seed(seed))
-    features, labels = torch.zeros(nodes, width), torch.zeros(nodes, dtype=torch.long)
-    for parent, child in nx.bfs_edges(graph, 0):
-        features[child] = features[parent] + noise[child]
-        labels[child] = labels[parent] if parent else child - 1
-    return Graph(features, undirected(torch.tensor(list(graph.edges))), labels)
-
-
-def read(path: Path | None, seed: int, task: str) -> Graph:
-    """Return the graph of `--data`, the simulated tree without it; features that give a class away only for links."""
-    if path is None:
-        return tree(seed)
-    if path.suffix == ".pt":
-        try:
-            import torch_geometric  # noqa: F401  (its classes may then be loaded)
-        except ImportError:
-            raise RelsimError(f"{path}: needs torch_geometric: run `pip install torch_geometric`") from None
-        return Graph.from_pyg(torch.load(path, weights_only=True))
-    if (path / "nodes.npz").exists():
-        return airport(path, task)
-    if (path / "cora.npz").exists():
-        return cora(path)
-    edges, features, labels = (
-        next(iter(sorted(path.glob(pattern))), None) for pattern in ("*edges.csv", "*feat*.npz", "*labels.npy")
-    )
-    if edges is None or features is None:
-        raise RelsimError(f"{path}: no graph here: expected edges.csv and features.npz, see --help")
-    return Graph(
-        torch.tensor(load_npz(features).toarray()).float(),
-        undirected(pairs(edges)),
-        None if labels is None else torch.tensor(np.load(labels)),
-    )
-
-
-def pairs(path: Path) -> Tensor:
-    """Return the edges (E, 2) of a file with two node numbers a line."""
-    try:
-        return torch.tensor(np.loadtxt(path, delimiter=",", dtype=np.int64, ndmin=2))
-    except ValueError as error:
-        raise RelsimError(f"{path}: expected two node numbers a line, separated by a comma: {error}") from None
-
-
-def airport(path: Path, task: str) -> Graph:
-    """Return the flight network; the class is the fifth feature, binned at 7/7, 8/7 and 9/7."""
-    features = np.load(path / "nodes.npz")["features"]
-    labels = torch.tensor(np.digitize(features[:, 4], [7 / 7, 8 / 7, 9 / 7]))
-    inputs = torch.tensor(features).float()[:, : 4 if task == "classify" else 5]
-    return Graph(inputs, undirected(pairs(path / "edges.csv")), labels)
-
-
-def cora(path: Path) -> Graph:
-    """Return the citation network, each row of features divided by its sum."""
-    z = np.load(path / "cora.npz")
-    words = csr_matrix((z["feature_data"], z["feature_indices"], z["feature_indptr"]), z["feature_shape"]).toarray()
-    features = torch.tensor(words)
-    split = NodeSplit(*(torch.tensor(z[name]) for name in NodeSplit._fields))
-    edges = undirected(torch.tensor(z["edges"]).long())
-    return Graph(features / features.sum(1, keepdim=True).clamp_min(1), edges, torch.tensor(z["labels"]), split)
 
 
 def prepare(features: Tensor, options: argparse.Namespace) -> Tensor:
@@ -157,28 +95,12 @@ def encoder(model: str, width: int, options: argparse.Namespace) -> nn.Module:
 
 def encode(model: nn.Module, inputs: Tensor, graph: Tensor, options: argparse.Namespace) -> Tensor:
     """Return the encoded nodes, (N, dim), of inputs (N, F) and edges in both directions, (2, E)."""
-    return model.encoder(inputs, graph, WEIGHTS[options.neighbours](graph, len(inputs)))
+    return model.encoder(inputs, graph, weights_of(graph, len(inputs), options))
 
 
-def mean_weight(graph: Tensor, nodes: int) -> Tensor:
-    """Return the weights (E) with which all edges into a node together weigh 1, as the node itself at the start."""
-    return graph[1].bincount(minlength=nodes)[graph[1]].float().reciprocal()
-
-
-def symmetric_weight(graph: Tensor, nodes: int) -> Tensor:
-    """Return the weights (E) that make an edge weigh 1 / sqrt((1 + d_i) (1 + d_j)) where the node weighs 1 / (1 + d_i).
-
-    Source: Kipf and Welling, ICLR 2017, Eq. 8, of which a centroid needs the ratios only.
-    """
-    source, target = graph[1].bincount(minlength=nodes).float().add(1)[graph]
-    return (target / source).sqrt()
-
-
-WEIGHTS: dict[str, Callable[[Tensor, int], Tensor | None]] = {
-    "equal": lambda graph, nodes: None,
-    "mean": mean_weight,
-    "symmetric": symmetric_weight,
-}
+def weights_of(graph: Tensor, nodes: int, options: argparse.Namespace) -> Tensor | None:
+    weights = WEIGHTS[options.neighbours]
+    return weights and weights(graph, nodes)
 
 
 def link_losses(model: Linker, inputs: Tensor, split: EdgeSplit, options: argparse.Namespace) -> Iterator[Tensor]:
@@ -220,8 +142,9 @@ def shuffled(rows: Tensor) -> Tensor:
 
 def roc_auc(positive: Tensor, negative: Tensor) -> float:
     """Return the probability that a positive scores above a negative, ties counted half."""
-    statistic = mannwhitneyu(positive.double().cpu(), negative.double().cpu()).statistic
-    return float(statistic) / (len(positive) * len(negative))
+    return float(
+        auc(torch.arange(len(positive) + len(negative)) < len(positive), torch.cat([positive, negative]).cpu())
+    )
 
 
 def predict_links(model: str, graph: Graph, seed: int, options: argparse.Namespace) -> tuple[dict[str, float], Tensor]:
@@ -231,20 +154,20 @@ def predict_links(model: str, graph: Graph, seed: int, options: argparse.Namespa
     torch.manual_seed(seed)
     net = Linker(model, inputs.shape[1], options).to(options.device)
 
-    def auc(edges: Tensor, others: Tensor) -> float:
+    def area(edges: Tensor, others: Tensor) -> float:
         nodes = encode(net, inputs, messages, options)
         return 100 * roc_auc(net.logits(nodes, edges), net.logits(nodes, others))
 
     figures = train(
         net,
         lambda: link_losses(net, inputs, split, options),
-        lambda: auc(split.valid, split.valid_negatives),
+        lambda: area(split.valid, split.valid_negatives),
         f"{model}-{seed}",
         seed,
         options,
     )
     with torch.no_grad():
-        figures["test"] = auc(split.test, split.test_negatives)
+        figures["test"] = area(split.test, split.test_negatives)
         return figures, encode(net, inputs, messages, options)
 
 
@@ -257,6 +180,7 @@ def classify(model: str, graph: Graph, seed: int, options: argparse.Namespace) -
     inputs, messages = prepare(graph.features, options), edge_index(graph.edges)
     torch.manual_seed(seed)
     net = Classifier(model, inputs.shape[1], int(labels.max()) + 1, options).to(options.device)
+    inputs = net.encoder.smooth(inputs, messages, weights_of(messages, len(inputs), options), options.hops)
 
     def accuracy(nodes: Tensor) -> float:
         right = net.head(encode(net, inputs, messages, options)[nodes]).argmax(1) == labels[nodes]
@@ -326,6 +250,7 @@ def arguments() -> argparse.Namespace:
     options = parser(__doc__, "node_embedding", dim=16, epochs=100, seeds=2)
     options.add_argument("--task", choices=["link", "classify"], default="link")
     options.add_argument("--layers", type=int, default=2)
+    options.add_argument("--hops", type=int, default=0, help=HOPS)
     options.add_argument("--dropout", type=float, default=0.0)
     options.add_argument("--self-weight", type=float, default=1.0, help="of a node in its centroid, at the start")
     options.add_argument("--neighbours", choices=WEIGHTS, default="equal", help=NEIGHBOURS)
@@ -342,7 +267,10 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--fanout", type=int, default=10, help="with --batch: neighbours drawn at each node; -1: all")
     options.add_argument("--every", type=int, default=5, help="epochs between validations")
     options.add_argument("--patience", type=int, default=1000, help="stop after so many epochs without a better one")
-    return options_of(options)
+    chosen = options_of(options)
+    if chosen.hops and chosen.task == "link":
+        raise RelsimError("--hops: would show edges that are to be predicted: leave it out, or use --task classify")
+    return chosen
 
 
 def main() -> None:

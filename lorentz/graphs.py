@@ -1,4 +1,4 @@
-"""Graphs to learn from: undirected edges, splits without leaks, pairs that are no edges, samples of neighbourhoods."""
+"""Graphs to learn from: edges, their weights, splits without leaks, pairs that are none, samples of neighbourhoods."""
 
 from __future__ import annotations
 
@@ -20,6 +20,27 @@ def undirected(edges: Tensor) -> Tensor:
 def edge_index(edges: Tensor) -> Tensor:
     """Return undirected edges (E, 2) in both directions, (2, 2E), as graph layers take them."""
     return torch.cat([edges, edges.flip(1)]).T.contiguous()
+
+
+def mean_weight(edge_index: Tensor, num_nodes: int) -> Tensor:
+    r"""Return the weight :math:`1 / d_i` of each edge (2, E) into node i of in-degree d_i, (E) of float32.
+
+    All edges into a node together then weigh 1, as a loop of weight 1 does.
+    """
+    target = edge_index[1]
+    return target.bincount(minlength=num_nodes)[target].float().reciprocal()
+
+
+def symmetric_weight(edge_index: Tensor, num_nodes: int) -> Tensor:
+    r"""Return the weight :math:`\sqrt{(1 + d_i) / (1 + d_j)}` of each edge (2, E) from node j into i, (E) of float32.
+
+    d is the in-degree. Beside a loop of weight 1 these are, up to a factor that a mean or a centroid divides out, the
+    weights :math:`1 / \sqrt{(1 + d_i)(1 + d_j)}` of a graph convolutional network, whose loops weigh 1 / (1 + d_i).
+
+    Source: Kipf and Welling, ICLR 2017, Eq. 2.
+    """
+    source, target = edge_index[1].bincount(minlength=num_nodes).float().add(1)[edge_index]
+    return (target / source).sqrt()
 
 
 def random_pairs(count: int, num_nodes: int, excluded: Tensor, generator: Generator | None = None) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import lorentz.functional as LF
 from lorentz._precision import widen
 from lorentz.manifold import Lorentz
 from lorentz.nn._edges import unpack
@@ -38,6 +40,25 @@ class _Stack(nn.Module):
             x = self.activation(x) if k and self.activation is not None else x
             x = conv(F.dropout(x, self.dropout, self.training), edges, torch.cat([weight, own]))
         return x
+
+    def smooth(self, x: Tensor, graph: Tensor, edge_weight: Tensor | None = None, hops: int = 1) -> Tensor:
+        """Return the centroids of the nodes (..., N, F) and their neighbours, so many times over, of the same shape.
+
+        No matrix is involved: on a graph that stays as it is, call it once before training, under `torch.no_grad()` if
+        the curvature is learned. The twin takes means. The graph and the weights are those of `forward`; a node weighs
+        1.
+
+        Source: Wu et al., Simplifying Graph Convolutional Networks, ICML 2019.
+        """
+        edges, weight = _with_loops(graph, edge_weight, widen(x).dtype, x.shape[-2])
+        weight = torch.cat([weight, weight.new_ones(x.shape[-2])])
+        for _ in range(hops):
+            x = self._centre(x, edges, weight)
+        return x
+
+    def _centre(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+        """Return the centroids (..., N, F) under weights (E) of edges (2, E): what the twins differ in."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Return the arguments that the children do not show."""
@@ -96,6 +117,10 @@ class GraphEncoder(_Stack):
         ]
         super().__init__(convs, dropout, activation, self_weight)
 
+    def _centre(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+        (source, target), first = edges, cast(GraphConv, self.convs[0])
+        return LF.segment_centroid(x.index_select(-2, source), target, x.shape[-2], weight, first.manifold.c)
+
 
 class EuclideanGraphEncoder(_Stack):
     r"""The Euclidean twin of `GraphEncoder`, of as many parameters: the mean of :math:`W h(x_j) + b`.
@@ -124,6 +149,9 @@ class EuclideanGraphEncoder(_Stack):
             self_weight,
         )
 
+    def _centre(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+        return _weighted_mean(x, edges, weight)
+
 
 class _EuclideanGraphConv(nn.Module):
     """A linear map of the nodes, then the weighted mean of those that have an edge into a node."""
@@ -133,10 +161,7 @@ class _EuclideanGraphConv(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
-        (source, target), y = edges, self.linear(x)
-        total = weight.new_zeros(x.shape[-2]).index_add(0, target, weight)
-        share = (weight / total[target]).unsqueeze(-1).to(y.dtype)
-        return torch.zeros_like(y).index_add(-2, target, share * y.index_select(-2, source))
+        return _weighted_mean(self.linear(x), edges, weight)
 
 
 class EuclideanFermiDirac(nn.Module):
@@ -149,6 +174,14 @@ class EuclideanFermiDirac(nn.Module):
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the logits (...) of edges between nodes (..., n) and (..., n)."""
         return (self.r - (x - y).square().sum(-1)) / self.t
+
+
+def _weighted_mean(x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of the nodes (..., N, n) that have an edge (2, E) into each, under weights (E)."""
+    source, target = edges
+    total = weight.new_zeros(x.shape[-2]).index_add(0, target, weight)
+    share = (weight / total[target]).unsqueeze(-1).to(x.dtype)
+    return torch.zeros_like(x).index_add(-2, target, share * x.index_select(-2, source))
 
 
 def _with_loops(graph: Tensor, edge_weight: Tensor | None, dtype: torch.dtype, nodes: int) -> tuple[Tensor, Tensor]:

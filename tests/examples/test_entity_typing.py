@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def test_padding_and_unknown_words_change_nothing(example: Make, kind: str) -> N
     padded = model(torch.nn.functional.pad(span, (0, 0, 0, 3)), torch.nn.functional.pad(context, (0, 0, 0, 2)))
     assert torch.allclose(padded, truth, rtol=1e-6)  # weights are float32
     assert torch.isfinite(model(span, torch.zeros_like(context))).all()
+
+
+def test_types_start_as_likely_as_they_are_frequent(example: Make) -> None:
+    script = example("entity_typing")
+    script.run("--epochs", "1", "--seeds", "1", "--dim", "8", "--heads", "2", "--lr", "0", "--out", "o")
+    mentions = script.module.read(None)["train"]
+    count = Counter(name for mention in mentions for name in mention.types)
+    truth = torch.tensor([count[name] / len(mentions) for name in sorted(count)])
+    for kind in ("lorentz", "euclidean"):
+        model = torch.load(script.folder / "o" / f"{kind}-0" / "checkpoint.pt", weights_only=True)["model"]
+        assert torch.allclose(model["types.bias"].sigmoid(), truth, rtol=1e-5)
 
 
 def test_the_set_written_from_facts_is_learned(example: Make) -> None:

@@ -27,6 +27,15 @@ def test_no_letter_sees_the_future(example: Make, kind: str) -> None:
     assert not torch.allclose(model(text)[:, 7:], model(mixed)[:, 7:], rtol=1e-3)
 
 
+@kinds
+def test_a_fresh_model_takes_all_letters_for_about_equally_likely(example: Make, kind: str) -> None:
+    module = example("language_model").module
+    torch.manual_seed(0)
+    surprise = -module.GPT(kind, 50, OPTIONS)(torch.randint(50, (8, 12))).log_softmax(-1)
+    assert surprise.mean().item() == pytest.approx(math.log(50), abs=0.1)
+    assert surprise.std().item() < 0.5
+
+
 def test_the_loss_of_an_alternating_text_falls_to_nothing_and_that_of_coins_to_one_bit(example: Make) -> None:
     script = example("language_model")
     options = ["--dim", "8", "--layers", "1", "--context", "8", "--steps", "20", "--epochs", "6", "--lr", "0.02"]

@@ -22,10 +22,10 @@ Make = Callable[[str], Any]
 
 
 def test_the_simulated_graph_is_a_tree_whose_classes_are_its_branches(example: Make) -> None:
-    graph = example("node_embedding").module.tree(seed=0, nodes=200)
+    graph = example("node_embedding").module.read(None, 0, "classify")
     truth = nx.Graph(graph.edges.tolist())
     assert nx.is_tree(truth)
-    assert len(truth) == 200
+    assert len(truth) == 1000
     truth.remove_node(0)
     branches = [graph.labels[sorted(part)] for part in nx.connected_components(truth)]
     assert len(branches) == 3
@@ -39,28 +39,13 @@ def test_ties_count_half_in_the_area_under_the_curve(example: Make) -> None:
     assert example("node_embedding").module.roc_auc(positive, negative) == pytest.approx(wins / 1200)
 
 
-def test_edges_weigh_beside_the_node_as_in_a_mean_and_in_a_graph_convolutional_network(example: Make) -> None:
-    """Against the matrices of Kipf and Welling: D^-1 A + 1, and D^-1/2 (A + 1) D^-1/2 over its own diagonal."""
-    module, graph = example("node_embedding").module, nx.gnm_random_graph(12, 20, 1)
-    edges = module.edge_index(torch.tensor(list(graph.edges)))
-    adjacency = torch.tensor(nx.to_numpy_array(graph)).float()
-    degree = adjacency.sum(1)
-    root = (1 + degree).rsqrt()
-    whole = root[:, None] * (adjacency + torch.eye(12)) * root
-    truths = {"mean": adjacency / degree.clamp_min(1)[:, None], "symmetric": whole / whole.diagonal()[:, None]}
-    for name, truth in truths.items():
-        weight = module.WEIGHTS[name](edges, 12)
-        assert torch.allclose(weight, truth[edges[1], edges[0]], rtol=1e-5)
-    assert module.WEIGHTS["equal"](edges, 12) is None
-
-
 @pytest.mark.parametrize("batch", ["0", "16"])
 def test_the_encoder_sees_no_held_out_edge_and_none_that_it_is_to_predict(
     example: Make, batch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every graph and every pair that a training touches, against the split of the same seed."""
     script = example("node_embedding")
-    module, graph = script.module, script.module.tree(3)
+    module, graph = script.module, script.module.read(None, 3, "link")
     split = split_edges(graph.edges, 1000, generator=torch.Generator().manual_seed(3))
     sets = {name: {tuple(p) for p in getattr(split, name).tolist()} for name in ("train", "valid", "test")}
     wrong = {tuple(p) for part in (split.valid_negatives, split.test_negatives) for p in part.tolist()}
@@ -104,6 +89,11 @@ def test_samples_of_neighbourhoods_train_as_the_whole_graph_does(example: Make, 
         script.run(*options)
         for name, runs in script.result(f"{task}-{batch}")["seeds"].items():
             assert runs[0]["test"] > 1.5 * chance, name
+
+
+def test_inputs_are_not_smoothed_over_edges_that_are_to_be_predicted(example: Make) -> None:
+    with pytest.raises(RelsimError, match=r"^--hops: would show edges that are to be predicted: leave it out, or use "):
+        example("node_embedding").run("--hops", "1")
 
 
 def test_a_folder_of_edges_and_features_is_a_graph(example: Make) -> None:

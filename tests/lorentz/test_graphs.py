@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorentz.graphs import Graph, NeighborSampler, edge_index, random_pairs, split_edges, split_nodes, undirected
+from lorentz.graphs import (
+    Graph,
+    NeighborSampler,
+    edge_index,
+    mean_weight,
+    random_pairs,
+    split_edges,
+    split_nodes,
+    symmetric_weight,
+    undirected,
+)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -34,6 +44,19 @@ def test_undirected_edges_are_those_of_networkx() -> None:
     index = edge_index(got)
     assert {(b, a) for a, b in index.T.tolist()} == {tuple(edge) for edge in index.T.tolist()}
     assert index.shape == (2, 2 * len(got))
+
+
+def test_weights_of_edges_are_those_of_a_mean_and_of_a_graph_convolutional_network() -> None:
+    """Against dense matrices: D^-1 A, and D^-1/2 (A + 1) D^-1/2 over its own diagonal, of degrees with the loop."""
+    graph = nx.gnm_random_graph(12, 20, 1)
+    edges = edge_index(torch.tensor(list(graph.edges)))
+    adjacency = torch.tensor(nx.to_numpy_array(graph)).float()
+    degree = adjacency.sum(1)
+    root = (1 + degree).rsqrt()
+    convolution = root[:, None] * (adjacency + torch.eye(12)) * root
+    mean, symmetric = mean_weight(edges, 12), symmetric_weight(edges, 12)
+    assert torch.allclose(mean, (adjacency / degree.clamp_min(1)[:, None])[edges[1], edges[0]], rtol=1e-5)
+    assert torch.allclose(symmetric, (convolution / convolution.diagonal()[:, None])[edges[1], edges[0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("edges", [30, 120], ids=["sparse", "dense"])

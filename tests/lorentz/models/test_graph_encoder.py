@@ -58,6 +58,23 @@ def test_the_twin_is_the_weighted_mean() -> None:
     assert torch.allclose(encoder(x, GRAPH, weight), truth, rtol=1e-12)
 
 
+@pytest.mark.parametrize("c", [1.0, 0.4])
+def test_smoothing_is_the_centroid_of_ambient_coordinates_again_and_again(c: float) -> None:
+    x, weight = torch.randn(9, 5, dtype=torch.float64), torch.rand(GRAPH.shape[1], dtype=torch.float64)
+    truth = x
+    for hops in range(3):
+        smooth = GraphEncoder(5, 4, manifold=Lorentz(c)).smooth(x, GRAPH, weight, hops)
+        assert torch.allclose(smooth, truth, rtol=1e-10)
+        truth = torch.stack([ambient_centroid(ambient(truth, c), row, c) for row in shares(weight, 1.0)])[:, 1:]
+
+
+def test_smoothing_of_the_twin_is_a_power_of_the_matrix_of_means() -> None:
+    x, weight = torch.randn(9, 5, dtype=torch.float64), torch.rand(GRAPH.shape[1], dtype=torch.float64)
+    matrix = shares(weight, 1.0)
+    truth = torch.linalg.matrix_power(matrix / matrix.sum(1, keepdim=True), 3) @ x
+    assert torch.allclose(EuclideanGraphEncoder(5, 4).smooth(x, GRAPH, weight, 3), truth, rtol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_weights_are_ones_by_default_and_an_adjacency_is_a_graph(kind: type) -> None:
     encoder, x = drawn(kind(3, 4)), torch.randn(9, 3, dtype=torch.float64)
