@@ -103,6 +103,7 @@ class Subwords:
             vocab_size=size,
             model_type="bpe",
             character_coverage=1.0,
+            normalization_rule_name="identity",
             hard_vocab_limit=False,
             num_threads=1,
             minloglevel=2,
@@ -116,6 +117,16 @@ class Subwords:
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Return the subwords of each sentence."""
         return self._processor.encode(list(sentences))
+
+    def spans(self, sentence: str) -> list[tuple[int, int, int]]:
+        """Return each subword with the letters that it covers, from and to."""
+        letters = [place for place, letter in enumerate(sentence) if letter != " "]
+        found, start = [], 0
+        for token, piece in zip(*(self._processor.encode(sentence, out_type=kind) for kind in (int, str)), strict=True):
+            covered = letters[start : start + len(piece.replace("▁", ""))]  # ▁ stands for a space
+            found.append((token, covered[0], covered[-1] + 1) if covered else (token, 0, 0))
+            start += len(covered)
+        return found
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Return the sentences of rows (N, T) that are filled with `END`."""

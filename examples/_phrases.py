@@ -64,3 +64,33 @@ def written_from_rules(count: int) -> Pairs:
         source = f"Am {day} {clock} hat {who} {german(n)} {what} {done}."
         pairs[source] = f"{subject[:1].upper()}{subject[1:]} {did} {english(n)} {things} on {on} {at}."
     return list(pairs.items())
+
+
+def tree_of(sentence: str) -> tuple[list[str], list[int]]:
+    """Return the words of an English sentence by these rules, and the place of each one's head, from 1; 0 for the root.
+
+    The relations are those of Universal Dependencies: the verb governs the subject, the object and the two times, a
+    noun its determiner and number, a time its preposition, "hundred" what is counted and added.
+    """
+    words = [*sentence.removesuffix(".").split(), "."]
+    place = {word: k for k, word in enumerate(words, 1)}
+    verb = next(k for k, word in enumerate(words, 1) if word in DEEDS.values())
+    thing = next(k for k, word in enumerate(words, 1) if word in THINGS.values())
+    heads = [verb] * len(words)  # the day, the full stop, and the subject
+    heads[verb - 1] = 0
+    if verb == 3:
+        heads[0] = 2  # the determiner of the subject
+    number = place.get("hundred", thing - 1)
+    for k in range(verb + 1, thing):
+        heads[k - 1] = number
+    if "and" in place:
+        heads[place["and"] - 1] = thing - 1
+    heads[number - 1], heads[thing - 1] = thing, verb
+    heads[place["on"] - 1] = place["on"] + 1
+    at = place["at"]
+    last = len(words) - 1
+    if words[at] == "half":  # at half past seven
+        heads[at - 1], heads[at], heads[last - 2], heads[last - 1] = at + 1, verb, last, at + 1
+    else:  # at seven o'clock
+        heads[at - 1], heads[at], heads[last - 1] = last, last, verb
+    return words, heads

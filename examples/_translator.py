@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from lorentz.decoding import beam_search
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 
 LAYERS = {"lorentz": lnn, "euclidean": nn}
+OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str}
+"""What a model is built from."""
 
 
 class Translator(nn.Module):
@@ -56,9 +59,13 @@ class Translator(nn.Module):
             elif isinstance(module, nn.LayerNorm) and module.bias is not None:
                 module.bias.requires_grad_(False)  # at zero: the bias of the map that follows does the same
 
+    def meaning(self, tokens: Tensor) -> Tensor:
+        """Return a point for each subword, whatever its place: (N, T) of integers to (N, T, n)."""
+        return self.word.embedding_dim**0.5 * self.word(tokens)
+
     def read(self, tokens: Tensor, offset: int = 0) -> Tensor:
         """Return a point for each subword at its place, (N, T) of integers to (N, T, n)."""
-        return self.dropout(self.place(self.word.embedding_dim**0.5 * self.word(tokens), offset))
+        return self.dropout(self.place(self.meaning(tokens), offset))
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Return points of the source (N, S, n), and which of them are padding (N, S)."""
@@ -121,3 +128,15 @@ class Translator(nn.Module):
             reorder=reorder,
             device=str(source.device),
         )[0]
+
+
+def load(folder: Path, device: str) -> Translator:
+    """Return the model of a training of `translation.py` at its best validation: its folder is that of the checkpoint.
+
+    The kind is the name of the folder up to the seed.
+    """
+    saved = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+    options = argparse.Namespace(**{name: convert(saved["settings"][name]) for name, convert in OPTIONS.items()})
+    model = Translator(folder.name.rpartition("-")[0], len(saved["best"]["word.weight"]), options)
+    model.load_state_dict(saved["best"])
+    return model.to(device).eval()

@@ -125,7 +125,8 @@ def norms_by_depth(model: Translator, batch: Batch) -> dict[str, list[float]]:
     return found
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     options = parser(__doc__, "translation", dim=32, epochs=6, seeds=1)
     options.add_argument("--reverse", action="store_true", help="from English to German")
     options.add_argument("--kinds", nargs="+", choices=LAYERS, default=list(LAYERS))
@@ -144,12 +145,24 @@ def main() -> None:
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
     options.add_argument("--residual", choices=["sum", "centroid"], default="sum", help="of the Lorentz layers")
     options.add_argument("--scale", choices=["fixed", "learned"], default="fixed", help="of distances in attention")
-    options = options_of(options)
+    return options
+
+
+def prepare(options: argparse.Namespace) -> tuple[dict[str, Pairs], dict[str, Numbered], Subwords]:
+    """Return the text, the text as subwords, and the subwords, which are left in `--out` as well."""
     texts = read(options.data)
     if options.reverse:
         texts = {split: [(target, source) for source, target in pairs] for split, pairs in texts.items()}
     subwords = Subwords.learn([side for pair in texts["train"] for side in pair], options.vocabulary)
     data = {split: number(pairs, subwords, options.longest) for split, pairs in texts.items()}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "subwords.model").write_bytes(subwords.model)
+    return texts, data, subwords
+
+
+def main() -> None:
+    options = options_of(arguments())
+    texts, data, subwords = prepare(options)
     print("; ".join(f"{split} {len(pairs):,}" for split, pairs in data.items()), f"pairs; {len(subwords):,} subwords")
     results, examples, depths = Results(), {}, {}
     for kind in options.kinds:
@@ -164,8 +177,9 @@ def main() -> None:
     shown = {"bleu": "BLEU, test", "valid": "validation, nats a subword", "parameters": "parameters", "cpu_s": "CPU s"}
     protocol = f"sacreBLEU {signature}; beam {options.beam}; the epoch of the best cross-entropy in validation"
     report(options.out, results, shown, protocol, translations=examples, norms_by_depth=depths)
-    for (source, target), found in zip(texts["test"][:3], examples[f"{kind}-{seed}"], strict=False):
-        print(f"\n{source}\n  reference  {target}\n  {kind:9}  {found}")
+    for (source, target), *found in zip(texts["test"][:3], *examples.values(), strict=False):
+        print(f"\n{source}\n  reference    {target}")
+        print("\n".join(f"  {name:11}  {sentence}" for name, sentence in zip(examples, found, strict=True)))
     curves(options.out, "validation, nats a subword", sign=-1)
 
 
