@@ -16,7 +16,7 @@ from lorentz.decoding import beam_search
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 
 LAYERS = {"lorentz": lnn, "euclidean": nn}
-OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str}
+OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str, "spread": float}
 """What a model is built from."""
 
 
@@ -45,7 +45,8 @@ class Translator(nn.Module):
                 nn.init.xavier_uniform_(parameter)
         self.word, self.place = L.Embedding(words, n), lnn.PositionalEncoding(n, scale=1.0)
         self.head = lnn.CentroidClassifier(n, words) if self.curved else nn.Linear(n, words)
-        nn.init.normal_(self.word.weight, std=n**-0.5)
+        nn.init.normal_(self.word.weight, std=options.spread * n**-0.5)
+        self.gain = n**0.5 / options.spread  # of what is read, so that its coordinates have variance 1
         nn.init.zeros_(self.head.bias)
         self.head.weight = self.word.weight
         self.dropout = nn.Dropout(options.dropout)
@@ -61,7 +62,7 @@ class Translator(nn.Module):
 
     def meaning(self, tokens: Tensor) -> Tensor:
         """Return a point for each subword, whatever its place: (N, T) of integers to (N, T, n)."""
-        return self.word.embedding_dim**0.5 * self.word(tokens)
+        return self.gain * self.word(tokens)
 
     def read(self, tokens: Tensor, offset: int = 0) -> Tensor:
         """Return a point for each subword at its place, (N, T) of integers to (N, T, n)."""

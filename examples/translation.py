@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import torch
 from _common import Results, curves, fit, options_of, parameters, parser, report, run
-from _parallel import END, START, Numbered, Pairs, Subwords, batches, padded, read
+from _parallel import END, PAD, START, Numbered, Pairs, Subwords, batches, padded, read
 from _translator import LAYERS, Translator
 from torch import Tensor, nn
 
@@ -83,7 +83,7 @@ def train(
         """Return the mean cross-entropy of the validation set, in nats a subword."""
         total = count = 0.0
         for source, target in read_batches(data["valid"], options):
-            size = int((target[:, 1:] != 0).sum())
+            size = int((target[:, 1:] != PAD).sum())
             total, count = total + size * model.loss(source, target).item(), count + size
         return total / count
 
@@ -143,6 +143,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
+    options.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
     options.add_argument("--residual", choices=["sum", "centroid"], default="sum", help="of the Lorentz layers")
     options.add_argument("--scale", choices=["fixed", "learned"], default="fixed", help="of distances in attention")
     return options

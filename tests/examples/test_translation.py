@@ -20,7 +20,7 @@ pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
 Make = Callable[[str], Any]
-OPTIONS = argparse.Namespace(dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed")
+OPTIONS = argparse.Namespace(dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed", spread=0.5)
 WORDS, PAD, START, END = 20, 0, 1, 2
 kinds = pytest.mark.parametrize("kind", ["lorentz", "euclidean"])
 
