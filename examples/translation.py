@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from _common import Results, curves, fit, options_of, parameters, parser, report, run
@@ -42,15 +43,21 @@ def read_batches(pairs: Numbered, options: argparse.Namespace, *, shuffled: bool
         )
 
 
-def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, object]]:
-    """Return the parameters by learning rate.
+def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the parameters by learning rate, so that a step moves as much in both kinds.
 
-    Adam moves each coordinate by the rate, Riemannian Adam the point: sqrt(n) times the rate moves points as far.
+    Adam moves each coordinate by the rate, Riemannian Adam the point: sqrt(n) times the rate moves points as far. The
+    weight of the time stands where the twin has a bias, times x0, which after a norm is about sqrt(n).
     """
-    groups = param_groups(model, lr=options.lr, weight_decay=options.weight_decay)
-    for group in groups:
+    times = {id(p) for name, p in model.named_parameters() if name.endswith("time_weight")}
+    groups = []
+    for group in param_groups(model, lr=options.lr, weight_decay=options.weight_decay):
+        slow = [p for p in group["params"] if id(p) in times]
+        groups.append({**group, "params": [p for p in group["params"] if id(p) not in times]})
         if "manifold" in group:
-            group["lr"] = options.dim**0.5 * options.lr
+            groups[-1]["lr"] = options.dim**0.5 * options.lr
+        if slow:
+            groups.append({**group, "params": slow, "lr": options.dim**-0.5 * options.lr})
     return groups
 
 

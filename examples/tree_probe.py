@@ -191,7 +191,7 @@ def main() -> None:
     options = parser(__doc__, "tree_probe", dim=32, epochs=8, seeds=1)
     options.add_argument("--encoders", type=Path, help="the --out of translation.py --reverse; by default trained here")
     options.add_argument("--batch", type=int, default=32, help="sentences of a step")
-    options.add_argument("--lr", type=float, default=0.003)
+    options.add_argument("--lr", type=float, default=0.01)
     options = options_of(options)
     trees = read(options.data)
     print("; ".join(f"{split} {len(part):,}" for split, part in trees.items()), "sentences")

@@ -97,6 +97,17 @@ def test_the_twins_differ_by_the_ratios_of_the_centroid_residual_alone(example: 
     assert counts["centroid"] == counts["sum"] + 2 * (2 + 3)
 
 
+@kinds
+def test_every_parameter_has_one_rate_that_of_points_and_times_by_the_width(example: Make, kind: str) -> None:
+    module, model = example("translation").module, model_of(example, kind)
+    groups = module.groups_of(model, argparse.Namespace(lr=0.01, weight_decay=0.1, dim=8))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        power = 0.5 if name == "word.weight" else -0.5 if name.endswith("time_weight") else 0
+        assert rates[id(parameter)] == pytest.approx(0.01 * 8 ** (power if kind == "lorentz" else 0))
+
+
 def test_bleu_is_that_of_its_definition(example: Make) -> None:
     found = ["the cat sat on the mat today", "a dog runs"]
     truth = ["the cat sat on a mat", "a dog runs very fast"]
