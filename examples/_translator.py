@@ -17,6 +17,7 @@ from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 
 LAYERS = {"lorentz": lnn, "euclidean": nn}
 OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str, "spread": float}
+OPTIONS |= {"values": str}
 """What a model is built from."""
 
 
@@ -45,8 +46,9 @@ class Translator(nn.Module):
                 nn.init.xavier_uniform_(parameter)
         self.word, self.place = L.Embedding(words, n), lnn.PositionalEncoding(n, scale=1.0)
         self.head = lnn.CentroidClassifier(n, words) if self.curved else nn.Linear(n, words)
-        nn.init.normal_(self.word.weight, std=options.spread * n**-0.5)
-        self.gain = n**0.5 / options.spread  # of what is read, so that its coordinates have variance 1
+        spread = (options.spread if self.curved else 1) * n**-0.5
+        nn.init.normal_(self.word.weight, std=spread)
+        self.gain = 1 / spread  # of what is read, so that its coordinates start with variance 1
         nn.init.zeros_(self.head.bias)
         self.head.weight = self.word.weight
         self.dropout = nn.Dropout(options.dropout)
@@ -57,6 +59,8 @@ class Translator(nn.Module):
                 module.dropout = 0.0
                 if self.curved:  # fixed, as torch's factor 1 / sqrt(n) is
                     module.log_scale.requires_grad_(options.scale == "learned")
+                if self.curved and options.values == "near":
+                    bring_near(module)
             elif isinstance(module, nn.LayerNorm) and module.bias is not None:
                 module.bias.requires_grad_(False)  # at zero: the bias of the map that follows does the same
 
@@ -129,6 +133,18 @@ class Translator(nn.Module):
             reorder=reorder,
             device=str(source.device),
         )[0]
+
+
+@torch.no_grad()
+def bring_near(attention: lnn.MultiheadAttention) -> None:
+    """Divide the map to the values by sqrt(head_dim), and multiply the map that follows by it.
+
+    As torch draws them, values lie far out: their centroid lies much nearer to the origin than their mean, and what
+    attention adds to the residual stream is small. Within a radius of curvature the two means are nearly the same.
+    """
+    root = attention.head_dim**0.5
+    attention.in_proj_weight[2 * attention.embed_dim :] /= root
+    attention.out_proj.weight *= root
 
 
 def load(folder: Path, device: str) -> Translator:

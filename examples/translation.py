@@ -44,20 +44,14 @@ def read_batches(pairs: Numbered, options: argparse.Namespace, *, shuffled: bool
 
 
 def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the parameters by learning rate, so that a step moves as much in both kinds.
+    """Return the parameters by learning rate.
 
-    Adam moves each coordinate by the rate, Riemannian Adam the point: sqrt(n) times the rate moves points as far. The
-    weight of the time stands where the twin has a bias, times x0, which after a norm is about sqrt(n).
+    Adam moves each coordinate by the rate, Riemannian Adam the point: sqrt(n) times the rate moves points as far.
     """
-    times = {id(p) for name, p in model.named_parameters() if name.endswith("time_weight")}
-    groups = []
-    for group in param_groups(model, lr=options.lr, weight_decay=options.weight_decay):
-        slow = [p for p in group["params"] if id(p) in times]
-        groups.append({**group, "params": [p for p in group["params"] if id(p) not in times]})
+    groups = param_groups(model, lr=options.lr, weight_decay=options.weight_decay)
+    for group in groups:
         if "manifold" in group:
-            groups[-1]["lr"] = options.dim**0.5 * options.lr
-        if slow:
-            groups.append({**group, "params": slow, "lr": options.dim**-0.5 * options.lr})
+            group["lr"] = options.dim**0.5 * options.lr
     return groups
 
 
@@ -150,9 +144,11 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
-    options.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
-    options.add_argument("--residual", choices=["sum", "centroid"], default="sum", help="of the Lorentz layers")
-    options.add_argument("--scale", choices=["fixed", "learned"], default="fixed", help="of distances in attention")
+    lorentz = options.add_argument_group("the Lorentz model alone")
+    lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
+    lorentz.add_argument("--values", choices=["near", "torch"], default="near", help="where those of attention start")
+    lorentz.add_argument("--residual", choices=["sum", "centroid"], default="sum")
+    lorentz.add_argument("--scale", choices=["fixed", "learned"], default="fixed", help="of distances in attention")
     return options
 
 

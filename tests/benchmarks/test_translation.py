@@ -28,7 +28,16 @@ def test_translation_step(
     monkeypatch.syspath_prepend(EXAMPLES)
     translation = importlib.import_module("translation")
     options = argparse.Namespace(
-        dim=width, heads=4, layers=2, dropout=0.1, residual="sum", scale="fixed", spread=0.5, lr=0.001, weight_decay=0.0
+        dim=width,
+        heads=4,
+        layers=2,
+        dropout=0.1,
+        residual="sum",
+        scale="fixed",
+        spread=0.5,
+        values="near",
+        lr=0.001,
+        weight_decay=0.0,
     )
     source, target = torch.randint(4, SUBWORDS, (2, SENTENCES, LENGTH))
     source[::2, -3:] = target[1::2, -3:] = translation.PAD

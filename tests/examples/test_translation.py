@@ -20,7 +20,9 @@ pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
 Make = Callable[[str], Any]
-OPTIONS = argparse.Namespace(dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed", spread=0.5)
+OPTIONS = argparse.Namespace(
+    dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed", spread=0.5, values="near"
+)
 WORDS, PAD, START, END = 20, 0, 1, 2
 kinds = pytest.mark.parametrize("kind", ["lorentz", "euclidean"])
 
@@ -98,14 +100,27 @@ def test_the_twins_differ_by_the_ratios_of_the_centroid_residual_alone(example: 
 
 
 @kinds
-def test_every_parameter_has_one_rate_that_of_points_and_times_by_the_width(example: Make, kind: str) -> None:
+def test_every_parameter_has_one_rate_that_of_points_by_the_width(example: Make, kind: str) -> None:
     module, model = example("translation").module, model_of(example, kind)
     groups = module.groups_of(model, argparse.Namespace(lr=0.01, weight_decay=0.1, dim=8))
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
-        power = 0.5 if name == "word.weight" else -0.5 if name.endswith("time_weight") else 0
-        assert rates[id(parameter)] == pytest.approx(0.01 * 8 ** (power if kind == "lorentz" else 0))
+        point = kind == "lorentz" and name == "word.weight"
+        assert rates[id(parameter)] == pytest.approx(0.01 * 8 ** (0.5 if point else 0))
+
+
+def test_attention_starts_as_large_as_the_twins_only_with_values_near_the_origin(example: Make) -> None:
+    """Means over 16 positions of the norm of what attention returns."""
+    module = example("translation").module
+    x = F.layer_norm(torch.randn(64, 16, 64), (64,))
+    sizes = []
+    for kind, values in (("euclidean", "torch"), ("lorentz", "torch"), ("lorentz", "near")):
+        options = argparse.Namespace(**{**vars(OPTIONS), "dim": 64, "heads": 4, "values": values})
+        attention = module.Translator(kind, WORDS, options).encoder.layers[0].self_attn
+        sizes.append(attention(x, x, x, need_weights=False)[0].norm(dim=-1).mean().item())
+    assert sizes[1] < 0.5 * sizes[0]
+    assert 0.8 * sizes[0] < sizes[2] < 1.2 * sizes[0]
 
 
 def test_bleu_is_that_of_its_definition(example: Make) -> None:
