@@ -12,26 +12,32 @@ from torch import Tensor, nn
 
 import lorentz.functional as LF
 import lorentz.nn as lnn
+from lorentz import Lorentz
 from lorentz.decoding import beam_search
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 
-LAYERS = {"lorentz": lnn, "euclidean": nn}
+LAYERS = {"lorentz": lnn, "layers": lnn, "table": nn, "euclidean": nn}
+"""The layers of each kind of model; the table of subwords is one of points in the kinds lorentz and table."""
 OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str, "spread": float}
-OPTIONS |= {"values": str}
+OPTIONS |= {"values": str, "curvature": float}
 """What a model is built from."""
 
 
 class Translator(nn.Module):
     """Encoder, decoder, and one table of subwords for both languages and the output.
 
-    A Lorentz layer has w x0 where the other has b, so the two kinds have as many parameters. The output is
-    -|x - p|_L^2 + b in the place of p.x + b, p a point for each subword.
+    A Lorentz layer has w x0 where the other has b, so all kinds have as many parameters. The output is
+    -|x - p|_L^2 + b in the place of p.x + b, p a point for each subword: what the last norm returns is read as the
+    space part of a point, whatever came before.
     """
 
     def __init__(self, kind: str, words: int, options: argparse.Namespace) -> None:
         super().__init__()
-        self.curved, n, L = kind == "lorentz", options.dim, LAYERS[kind]
+        n, L = options.dim, LAYERS[kind]
+        self.curved, self.of_points = L is lnn, kind in ("lorentz", "table")
         form: dict[str, Any] = {"batch_first": True, "norm_first": True, "bias": not self.curved}
+        if self.curved:
+            form["manifold"] = Lorentz(c=options.curvature)
         if self.curved and options.residual == "centroid":
             form["residual"] = lnn.Residual
         encoder, decoder = (
@@ -44,9 +50,12 @@ class Translator(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.word, self.place = L.Embedding(words, n), lnn.PositionalEncoding(n, scale=1.0)
-        self.head = lnn.CentroidClassifier(n, words) if self.curved else nn.Linear(n, words)
-        spread = (options.spread if self.curved else 1) * n**-0.5
+        self.word, self.place = (
+            (lnn if self.of_points else nn).Embedding(words, n),
+            lnn.PositionalEncoding(n, scale=1.0),
+        )
+        self.head = lnn.CentroidClassifier(n, words) if self.of_points else nn.Linear(n, words)
+        spread = (options.spread if self.of_points else 1) * n**-0.5
         nn.init.normal_(self.word.weight, std=spread)
         self.gain = 1 / spread  # of what is read, so that its coordinates start with variance 1
         nn.init.zeros_(self.head.bias)
@@ -93,8 +102,8 @@ class Translator(nn.Module):
         states = self.decode(target[:, :-1], *self.encode(source))
         kept = target[:, 1:] != PAD
         x, right, table, bias = states[kept].float(), target[:, 1:][kept], self.head.weight, self.head.bias
-        mean = bias.mean() + (2 if self.curved else 1) * (x * table.mean(0)).sum(-1)
-        if self.curved:
+        mean = bias.mean() + (2 if self.of_points else 1) * (x * table.mean(0)).sum(-1)
+        if self.of_points:
             total, score = lorentz_logsumexp(x, table, bias, beta=2.0, target=right)
             mean = mean - 2 * LF.time(x) * LF.time(table).mean()
         else:

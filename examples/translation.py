@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lorentz.optim import RiemannianAdam, param_groups
 
+KINDS = "table: points for the subwords and the output, torch's layers between; layers: the other way round"
 Batch = tuple[Tensor, Tensor]
 """Sources (N, S) with END, and targets (N, T) between START and END."""
 
@@ -130,7 +131,7 @@ def arguments() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     options = parser(__doc__, "translation", dim=32, epochs=6, seeds=1)
     options.add_argument("--reverse", action="store_true", help="from English to German")
-    options.add_argument("--kinds", nargs="+", choices=LAYERS, default=list(LAYERS))
+    options.add_argument("--kinds", nargs="+", choices=LAYERS, default=["lorentz", "euclidean"], help=KINDS)
     options.add_argument("--vocabulary", type=int, default=400, help="subwords of both languages")
     options.add_argument("--longest", type=int, default=100, help="subwords to which sentences are cut")
     options.add_argument("--layers", type=int, default=2, help="of the encoder, and of the decoder")
@@ -145,6 +146,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
     lorentz = options.add_argument_group("the Lorentz model alone")
+    lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers; that of the table is 1")
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
     lorentz.add_argument("--values", choices=["near", "torch"], default="near", help="where those of attention start")
     lorentz.add_argument("--residual", choices=["sum", "centroid"], default="sum")

@@ -21,7 +21,7 @@ import torch
 import translation
 from _common import Results, curves, descend, fit, options_of, parameters, parser, report, run
 from _parallel import END, Subwords, padded
-from _translator import LAYERS, Translator, load
+from _translator import Translator, load
 from _trees import Tree, measures, read, right_edges, spanning
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from relsim.errors import RelsimError
 
 Vectors = list[Tensor]
 """For each sentence the vectors of its words, (T, n)."""
+KINDS = ("lorentz", "euclidean")
 SPACES = ("hyperbolic", "euclidean")
 
 
@@ -147,14 +148,14 @@ def chain(trees: list[Tree]) -> dict[str, float]:
 def encoders(options: argparse.Namespace, seed: int) -> tuple[dict[str, Translator], Subwords]:
     """Return an encoder of each kind, and its subwords: those of `--encoders`, or small ones, trained for it."""
     if options.encoders:
-        folders = {kind: options.encoders / f"{kind}-{seed}" for kind in LAYERS}
+        folders = {kind: options.encoders / f"{kind}-{seed}" for kind in KINDS}
         models = {kind: load(folder, options.device) for kind, folder in folders.items()}
         return models, Subwords((options.encoders / "subwords.model").read_bytes())
     settings = ["--reverse", "--epochs", "4", "--device", options.device, "--out", str(options.out / "encoders")]
     chosen = translation.arguments().parse_args(settings)
     chosen.resume, chosen.progress = options.resume, options.progress
     _, data, subwords = translation.prepare(chosen)
-    return {kind: translation.train(kind, data, len(subwords), seed, chosen)[0] for kind in LAYERS}, subwords
+    return {kind: translation.train(kind, data, len(subwords), seed, chosen)[0] for kind in KINDS}, subwords
 
 
 def draw(probe: Probe, data: Sentences, out: Path) -> None:

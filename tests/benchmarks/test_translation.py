@@ -36,6 +36,7 @@ def test_translation_step(
         scale="fixed",
         spread=0.5,
         values="near",
+        curvature=1.0,
         lr=0.001,
         weight_decay=0.0,
     )

@@ -21,10 +21,10 @@ pytest.importorskip("sacrebleu")
 
 Make = Callable[[str], Any]
 OPTIONS = argparse.Namespace(
-    dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed", spread=0.5, values="near"
+    dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed", spread=0.5, values="near", curvature=1.0
 )
 WORDS, PAD, START, END = 20, 0, 1, 2
-kinds = pytest.mark.parametrize("kind", ["lorentz", "euclidean"])
+kinds = pytest.mark.parametrize("kind", ["lorentz", "layers", "table", "euclidean"])
 
 
 def model_of(example: Make, kind: str, **changed: Any) -> Any:
@@ -95,7 +95,8 @@ def test_the_twins_differ_by_the_ratios_of_the_centroid_residual_alone(example: 
     counts = {
         residual: module.parameters(model_of(example, "lorentz", residual=residual)) for residual in ("sum", "centroid")
     }
-    assert counts["sum"] == module.parameters(model_of(example, "euclidean"))
+    for kind in ("layers", "table", "euclidean"):
+        assert counts["sum"] == module.parameters(model_of(example, kind))
     assert counts["centroid"] == counts["sum"] + 2 * (2 + 3)
 
 
@@ -106,7 +107,7 @@ def test_every_parameter_has_one_rate_that_of_points_by_the_width(example: Make,
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
-        point = kind == "lorentz" and name == "word.weight"
+        point = kind in ("lorentz", "table") and name == "word.weight"
         assert rates[id(parameter)] == pytest.approx(0.01 * 8 ** (0.5 if point else 0))
 
 
