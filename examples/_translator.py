@@ -19,7 +19,7 @@ from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 LAYERS = {"lorentz": lnn, "layers": lnn, "table": nn, "euclidean": nn}
 """The layers of each kind of model; the table of subwords is one of points in the kinds lorentz and table."""
 OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str, "spread": float}
-OPTIONS |= {"values": str, "curvature": float}
+OPTIONS |= {"values": str, "curvature": float, "radius": str}
 """What a model is built from."""
 
 
@@ -37,7 +37,7 @@ class Translator(nn.Module):
         self.curved, self.of_points = L is lnn, kind in ("lorentz", "table")
         form: dict[str, Any] = {"batch_first": True, "norm_first": True, "bias": not self.curved}
         if self.curved:
-            form["manifold"] = Lorentz(c=options.curvature)
+            form |= {"manifold": Lorentz(c=options.curvature), "qk_norm": options.radius == "one"}
         if self.curved and options.residual == "centroid":
             form["residual"] = lnn.Residual
         encoder, decoder = (
@@ -66,7 +66,7 @@ class Translator(nn.Module):
                 module.dropout.p = 0.0  # only what is added to the residual stream is dropped, as in Vaswani et al.
             elif isinstance(module, L.MultiheadAttention):
                 module.dropout = 0.0
-                if self.curved:  # fixed, as torch's factor 1 / sqrt(n) is
+                if self.curved:
                     module.log_scale.requires_grad_(options.scale == "learned")
                 if self.curved and options.values == "near":
                     bring_near(module)

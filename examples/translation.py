@@ -149,8 +149,9 @@ def arguments() -> argparse.ArgumentParser:
     lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers; that of the table is 1")
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
     lorentz.add_argument("--values", choices=["near", "torch"], default="near", help="where those of attention start")
+    lorentz.add_argument("--radius", choices=["one", "any"], default="one", help="of queries and keys of attention")
+    lorentz.add_argument("--scale", choices=["fixed", "learned"], default="learned", help="of distances in attention")
     lorentz.add_argument("--residual", choices=["sum", "centroid"], default="sum")
-    lorentz.add_argument("--scale", choices=["fixed", "learned"], default="fixed", help="of distances in attention")
     return options
 
 

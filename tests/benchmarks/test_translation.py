@@ -37,6 +37,7 @@ def test_translation_step(
         spread=0.5,
         values="near",
         curvature=1.0,
+        radius="one",
         lr=0.001,
         weight_decay=0.0,
     )

@@ -44,6 +44,8 @@ SMALL = {
         "10",
         "--beam",
         "1",
+        "--scale",
+        "fixed",
     ],
 }
 FILES = {

@@ -21,7 +21,16 @@ pytest.importorskip("sacrebleu")
 
 Make = Callable[[str], Any]
 OPTIONS = argparse.Namespace(
-    dim=8, heads=2, layers=2, dropout=0.3, residual="sum", scale="fixed", spread=0.5, values="near", curvature=1.0
+    dim=8,
+    heads=2,
+    layers=2,
+    dropout=0.3,
+    residual="sum",
+    scale="fixed",
+    spread=0.5,
+    values="near",
+    curvature=1.0,
+    radius="one",
 )
 WORDS, PAD, START, END = 20, 0, 1, 2
 kinds = pytest.mark.parametrize("kind", ["lorentz", "layers", "table", "euclidean"])

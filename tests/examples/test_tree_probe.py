@@ -165,7 +165,16 @@ def test_the_vector_of_a_word_is_the_mean_of_its_subwords_whatever_else_is_in_th
     trees = [sentence, *trees_of(example).read(None)["test"][:5]]
     subwords = Subwords.learn([tree.text for tree in trees] * 5, 60)
     options = argparse.Namespace(
-        dim=8, heads=2, layers=1, dropout=0.1, residual="sum", scale="fixed", spread=0.5, values="near", curvature=1.0
+        dim=8,
+        heads=2,
+        layers=1,
+        dropout=0.1,
+        residual="sum",
+        scale="fixed",
+        spread=0.5,
+        values="near",
+        curvature=1.0,
+        radius="one",
     )
     model = Translator(kind, len(subwords), options).eval()
     kept, vectors = module.word_vectors(model, subwords, trees, "encoder", "cpu")
