@@ -47,12 +47,12 @@ def read_batches(pairs: Numbered, options: argparse.Namespace, *, shuffled: bool
 def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the parameters by learning rate.
 
-    Adam moves each coordinate by the rate, Riemannian Adam the point: sqrt(n) times the rate moves points as far.
+    Adam moves each coordinate by the rate, Riemannian Adam the point: at `--table-rate` sqrt(n) points move as far.
     """
     groups = param_groups(model, lr=options.lr, weight_decay=options.weight_decay)
     for group in groups:
         if "manifold" in group:
-            group["lr"] = options.dim**0.5 * options.lr
+            group["lr"] = options.table_rate * options.lr
     return groups
 
 
@@ -148,6 +148,7 @@ def arguments() -> argparse.ArgumentParser:
     lorentz = options.add_argument_group("the Lorentz model alone")
     lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers; that of the table is 1")
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
+    lorentz.add_argument("--table-rate", type=float, default=2.0, help="its learning rate, in units of --lr")
     lorentz.add_argument("--values", choices=["near", "torch"], default="near", help="where those of attention start")
     lorentz.add_argument("--radius", choices=["one", "any"], default="one", help="of queries and keys of attention")
     lorentz.add_argument("--scale", choices=["fixed", "learned"], default="learned", help="of distances in attention")

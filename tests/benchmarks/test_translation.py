@@ -43,6 +43,7 @@ def test_translation_step(
         curvature=1.0,
         radius="one",
         lr=0.001,
+        table_rate=2.0,
         weight_decay=0.0,
     )
     source, target = torch.randint(4, SUBWORDS, (2, SENTENCES, LENGTH))

@@ -110,14 +110,14 @@ def test_the_twins_differ_by_the_ratios_of_the_centroid_residual_alone(example: 
 
 
 @kinds
-def test_every_parameter_has_one_rate_that_of_points_by_the_width(example: Make, kind: str) -> None:
+def test_every_parameter_has_one_rate_and_the_table_of_points_its_own(example: Make, kind: str) -> None:
     module, model = example("translation").module, model_of(example, kind)
-    groups = module.groups_of(model, argparse.Namespace(lr=0.01, weight_decay=0.1, dim=8))
+    groups = module.groups_of(model, argparse.Namespace(lr=0.01, weight_decay=0.1, table_rate=3.0))
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
         point = kind in ("lorentz", "table") and name == "word.weight"
-        assert rates[id(parameter)] == pytest.approx(0.01 * 8 ** (0.5 if point else 0))
+        assert rates[id(parameter)] == pytest.approx(0.01 * (3 if point else 1))
 
 
 def test_attention_starts_as_large_as_the_twins_only_with_values_near_the_origin(example: Make) -> None:
