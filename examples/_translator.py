@@ -37,7 +37,7 @@ class Translator(nn.Module):
         self.curved, self.of_points = L is lnn, kind in ("lorentz", "table")
         form: dict[str, Any] = {"batch_first": True, "norm_first": True, "bias": not self.curved}
         if self.curved:
-            form |= {"manifold": Lorentz(c=options.curvature), "qk_norm": options.radius == "one"}
+            form |= {"manifold": Lorentz(c=options.curvature / n), "qk_norm": options.radius == "one"}
         if self.curved and options.residual == "centroid":
             form["residual"] = lnn.Residual
         encoder, decoder = (

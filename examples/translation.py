@@ -146,10 +146,12 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
     lorentz = options.add_argument_group("the Lorentz model alone")
-    lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers; that of the table is 1")
+    lorentz.add_argument(
+        "--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n; of the table 1"
+    )
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
     lorentz.add_argument("--table-rate", type=float, default=2.0, help="its learning rate, in units of --lr")
-    lorentz.add_argument("--values", choices=["near", "torch"], default="near", help="where those of attention start")
+    lorentz.add_argument("--values", choices=["near", "torch"], default="torch", help="where those of attention start")
     lorentz.add_argument("--radius", choices=["one", "any"], default="one", help="of queries and keys of attention")
     lorentz.add_argument("--scale", choices=["fixed", "learned"], default="learned", help="of distances in attention")
     lorentz.add_argument("--residual", choices=["sum", "centroid"], default="sum")

@@ -120,17 +120,19 @@ def test_every_parameter_has_one_rate_and_the_table_of_points_its_own(example: M
         assert rates[id(parameter)] == pytest.approx(0.01 * (3 if point else 1))
 
 
-def test_attention_starts_as_large_as_the_twins_only_with_values_near_the_origin(example: Make) -> None:
+def test_attention_starts_as_large_as_the_twins_with_a_small_curvature_or_values_near_the_origin(example: Make) -> None:
     """Means over 16 positions of the norm of what attention returns."""
     module = example("translation").module
     x = F.layer_norm(torch.randn(64, 16, 64), (64,))
     sizes = []
-    for kind, values in (("euclidean", "torch"), ("lorentz", "torch"), ("lorentz", "near")):
-        options = argparse.Namespace(**{**vars(OPTIONS), "dim": 64, "heads": 4, "values": values})
+    cases = [("euclidean", "torch", 1), ("lorentz", "torch", 64), ("lorentz", "near", 64), ("lorentz", "torch", 1)]
+    for kind, values, curvature in cases:
+        start = {"dim": 64, "heads": 4, "radius": "any", "values": values, "curvature": curvature}
+        options = argparse.Namespace(**{**vars(OPTIONS), **start})
         attention = module.Translator(kind, WORDS, options).encoder.layers[0].self_attn
         sizes.append(attention(x, x, x, need_weights=False)[0].norm(dim=-1).mean().item())
     assert sizes[1] < 0.5 * sizes[0]
-    assert 0.8 * sizes[0] < sizes[2] < 1.2 * sizes[0]
+    assert all(0.8 * sizes[0] < size < 1.2 * sizes[0] for size in sizes[2:]), sizes
 
 
 def test_bleu_is_that_of_its_definition(example: Make) -> None:
