@@ -1,7 +1,7 @@
 """Translation from German to English by a Transformer, hyperbolic and Euclidean.
 
     python examples/translation.py                                   numbers and times, written by rules in the script
-    python examples/translation.py --data multi30k --epochs 10 --layers 3 --vocabulary 4000 --out runs/multi30k
+    python examples/translation.py --data multi30k --dim 64 --vocabulary 4000 --tokens 1024 --out runs/multi30k
     python examples/translation.py --data deu-eng.tsv.gz --reverse   lines English<TAB>German, from English to German
 
 Encoder and decoder are `lorentz.nn.TransformerEncoder` and `TransformerDecoder`; the twin has torch's, and as many
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from _translator import LAYERS, Translator
 from torch import Tensor, nn
 
 from lorentz.optim import RiemannianAdam, param_groups
+from relsim.errors import RelsimError
 
 KINDS = "table: points for the subwords and the output, torch's layers between; layers: the other way round"
 Batch = tuple[Tensor, Tensor]
@@ -172,6 +174,8 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Pairs], dict[str, Nu
 
 def main() -> None:
     options = options_of(arguments())
+    if find_spec("sacrebleu") is None:
+        raise RelsimError("needs sacrebleu: run `pip install 'lorentz-relsim[examples]'`")
     texts, data, subwords = prepare(options)
     print("; ".join(f"{split} {len(pairs):,}" for split, pairs in data.items()), f"pairs; {len(subwords):,} subwords")
     results, examples, depths = Results(), {}, {}
