@@ -57,7 +57,7 @@ class Probe(nn.Module):
 def word_vectors(
     model: Translator, subwords: Subwords, trees: list[Tree], layer: str, device: str
 ) -> tuple[list[Tree], Vectors]:
-    """Return the trees whose words all have subwords, and for each the centroids, or means, of its words' subwords."""
+    """Return the trees whose words all have subwords, and for each the means of its words' subwords."""
     kept, found = [], []
     for start in range(0, len(trees), 64):
         part, rows, shares = [], [], []
@@ -75,8 +75,7 @@ def word_vectors(
             states = model.encode(source)[0] if layer == "encoder" else model.meaning(source)
         for state, share in zip(states, shares, strict=True):
             state, share = state[: share.shape[1]], share.to(device)
-            mean = share @ state / share.sum(1, keepdim=True)
-            found.append(LF.centroid(state.expand(len(share), -1, -1), share) if model.curved else mean)
+            found.append(share @ state / share.sum(1, keepdim=True))
         kept += part
     return kept, found
 
