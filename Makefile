@@ -37,6 +37,8 @@ examples: $(VENV)/dev.stamp
 	MPLBACKEND=agg $(BIN)/python examples/node_embedding.py --task classify --out .runs/node_classification
 	MPLBACKEND=agg $(BIN)/python examples/language_model.py --out .runs/language_model
 	MPLBACKEND=agg $(BIN)/python examples/entity_typing.py --out .runs/entity_typing
+	MPLBACKEND=agg $(BIN)/python examples/translation.py --out .runs/translation
+	MPLBACKEND=agg $(BIN)/python examples/tree_probe.py --out .runs/tree_probe
 	MPLBACKEND=agg $(BIN)/python examples/relation_similarity.py --resume --out .runs/relation_similarity
 	MPLBACKEND=agg $(BIN)/python examples/split_relations.py --resume --out .runs/split_relations
 	MPLBACKEND=agg $(BIN)/python examples/openie_redundancy.py --resume --out .runs/openie_redundancy
@@ -56,5 +58,5 @@ $(VENV)/run.stamp: $(METADATA) | $(BIN)/pip
 	touch $@
 
 $(VENV)/dev.stamp: $(METADATA) | $(BIN)/pip
-	$(INSTALL) --editable ".[dev,plot,rdf]"
+	$(INSTALL) --editable ".[dev,examples,plot,rdf]"
 	touch $@ $(VENV)/run.stamp

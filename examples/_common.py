@@ -165,7 +165,7 @@ def restored(
 
 def settings(options: argparse.Namespace) -> dict[str, object]:
     """Return the options that a curve depends on."""
-    where = {"config", "out", "resume", "progress", "device", "seed", "seeds"}
+    where = {"config", "out", "resume", "progress", "device", "seed", "seeds", "kinds"}
     return {key: str(value) for key, value in vars(options).items() if key not in where}
 
 

@@ -40,11 +40,14 @@ class MultiheadAttention(LorentzModule):
         batch_first: batched inputs are (N, L, E), not (L, N, E).
         manifold: the space; curvature -1, fixed, if None.
         num_kv_heads: number of heads of keys and values, each serving `num_heads / num_kv_heads` heads of queries.
+        qk_norm: put the queries and keys of each head, but not a zero key, at space norm sqrt(head_dim). A distance
+            otherwise counts against keys far from the origin, whatever the query; at one radius it is one of angles.
 
     Raises:
         ValueError: widths and heads do not fit one another.
 
-    Source: Chen et al., ACL 2022, Eq. 4 to 6; Ainslie et al., EMNLP 2023 (grouped heads).
+    Source: Chen et al., ACL 2022, Eq. 4 to 6; Ainslie et al., EMNLP 2023 (grouped heads); Henry et al., Findings of
+    EMNLP 2020 (norms of queries and keys).
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class MultiheadAttention(LorentzModule):
         *,
         manifold: Lorentz | None = None,
         num_kv_heads: int | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.qk_norm = qk_norm
         self.embed_dim = embed_dim
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
@@ -125,7 +130,8 @@ class MultiheadAttention(LorentzModule):
         """Return the widths and heads, and what differs from the defaults."""
         groups = "" if self.num_kv_heads == self.num_heads else f", num_kv_heads={self.num_kv_heads}"
         dropout = f", dropout={self.dropout}" if self.dropout else ""
-        return f"{self.embed_dim}, {self.num_heads}{dropout}, batch_first={self.batch_first}{groups}"
+        norm = ", qk_norm=True" if self.qk_norm else ""
+        return f"{self.embed_dim}, {self.num_heads}{dropout}, batch_first={self.batch_first}{groups}{norm}"
 
     def make_cache(self, static: bool = False) -> KeyValueCache:
         """Return an empty cache for `forward`; `static` for keys and values that stay, such as those of a memory."""
@@ -202,12 +208,13 @@ class MultiheadAttention(LorentzModule):
         if query is key and key is value and self.in_proj_weight is not None and held is None:
             x = LF.linear(query, self.in_proj_weight, self.in_proj_time_weight, self.in_proj_bias, self.manifold.c)
             q, k, v = map(self._cut, x.split(self._widths, dim=-1))
+            q, k = self._at_one_radius(q), self._at_one_radius(k)
         else:
             maps = self._projections()
-            q = self._cut(LF.linear(query, *maps[0], self.manifold.c))
+            q = self._at_one_radius(self._cut(LF.linear(query, *maps[0], self.manifold.c)))
             if held is not None:
                 return q, *held
-            k = self._cut(LF.linear(key, *maps[1], self.manifold.c))
+            k = self._at_one_radius(self._cut(LF.linear(key, *maps[1], self.manifold.c)))
             v = self._cut(LF.linear(value, *maps[2], self.manifold.c))
         return (q, k, v) if cache is None else (q, *cache.append(k, v))
 
@@ -226,6 +233,9 @@ class MultiheadAttention(LorentzModule):
         x = x.unsqueeze(0) if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
         return LF.split_heads(x, x.shape[-1] // self.head_dim)
 
+    def _at_one_radius(self, x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x, (self.head_dim,)) if self.qk_norm else x
+
     def _join(self, x: Tensor, dim: int) -> Tensor:
         """Undo `_cut`."""
         x = LF.merge_heads(x)
@@ -234,14 +244,14 @@ class MultiheadAttention(LorentzModule):
     def _append_constants(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append the learned key and value, and the origin, where the constructor asked for them."""
         if self.bias_k is not None and self.bias_v is not None:
-            k, v = self._append(k, self.bias_k), self._append(v, self.bias_v)
+            k = self._append(k, self._at_one_radius(LF.split_heads(self.bias_k, self.num_kv_heads)))
+            v = self._append(v, LF.split_heads(self.bias_v, self.num_kv_heads))
         if self.add_zero_attn:
             k, v = nn.functional.pad(k, (0, 0, 0, 1)), nn.functional.pad(v, (0, 0, 0, 1))
         return k, v
 
     def _append(self, x: Tensor, constant: Tensor) -> Tensor:
-        heads = LF.split_heads(constant, self.num_kv_heads).to(x.dtype)
-        return torch.cat([x, heads.expand(x.shape[0], -1, -1, -1)], dim=-2)
+        return torch.cat([x, constant.to(x.dtype).expand(x.shape[0], -1, -1, -1)], dim=-2)
 
     def _repeat_groups(self, x: Tensor) -> Tensor:
         groups = self.num_heads // self.num_kv_heads

@@ -185,6 +185,7 @@ class Transformer(nn.Module):
         manifold: the space; curvature -1, fixed, if None. All layers share it.
         residual: as in the layers.
         num_kv_heads: as in `MultiheadAttention`.
+        qk_norm: likewise.
 
     Source: Chen et al., ACL 2022, section 4.
     """
@@ -210,6 +211,7 @@ class Transformer(nn.Module):
         manifold: Lorentz | None = None,
         residual: ResidualFactory | None = None,
         num_kv_heads: int | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         space = Lorentz() if manifold is None else manifold
@@ -218,6 +220,7 @@ class Transformer(nn.Module):
             return kind(
                 d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias,
                 device, dtype, manifold=space, residual=residual, num_kv_heads=num_kv_heads,
+                qk_norm=qk_norm,
             )  # fmt: skip
 
         def norm() -> LayerNorm:

@@ -65,6 +65,7 @@ class TransformerEncoderLayer(nn.Module):
         manifold: the space; curvature -1, fixed, if None.
         residual: makes the modules `residual(x, f(x))` that take the place of the sum, such as `lorentz.nn.Residual`.
         num_kv_heads: heads of keys and values, as in `MultiheadAttention`.
+        qk_norm: as in `MultiheadAttention`.
 
     Raises:
         ValueError: no such activation, or widths and heads do not fit one another.
@@ -89,12 +90,13 @@ class TransformerEncoderLayer(nn.Module):
         manifold: Lorentz | None = None,
         residual: ResidualFactory | None = None,
         num_kv_heads: int | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         space = Lorentz() if manifold is None else manifold
         self.self_attn = MultiheadAttention(
             d_model, nhead, dropout, bias, batch_first=batch_first, device=device, dtype=dtype,
-            manifold=space, num_kv_heads=num_kv_heads,
+            manifold=space, num_kv_heads=num_kv_heads, qk_norm=qk_norm,
         )  # fmt: skip
         self.linear1 = Linear(d_model, dim_feedforward, bias, manifold=space, device=device, dtype=dtype)
         self.dropout = Dropout(dropout, manifold=space)
@@ -160,6 +162,7 @@ class TransformerDecoderLayer(nn.Module):
         manifold: Lorentz | None = None,
         residual: ResidualFactory | None = None,
         num_kv_heads: int | None = None,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         space = Lorentz() if manifold is None else manifold
@@ -167,7 +170,7 @@ class TransformerDecoderLayer(nn.Module):
         def attention() -> MultiheadAttention:
             return MultiheadAttention(
                 d_model, nhead, dropout, bias, batch_first=batch_first, device=device, dtype=dtype,
-                manifold=space, num_kv_heads=num_kv_heads,
+                manifold=space, num_kv_heads=num_kv_heads, qk_norm=qk_norm,
             )  # fmt: skip
 
         self.self_attn = attention()

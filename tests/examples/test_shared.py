@@ -29,18 +29,37 @@ SMALL = {
         "1",
     ],
     "entity_typing": ["--epochs", "5", "--dim", "8", "--heads", "2", "--seeds", "1"],
+    "translation": [
+        "--epochs",
+        "3",
+        "--dim",
+        "8",
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--tokens",
+        "4096",
+        "--warmup",
+        "10",
+        "--beam",
+        "1",
+        "--scale",
+        "fixed",
+    ],
 }
-PICTURES = {
+FILES = {
     "node_embedding": {"disk.png"},
     "language_model": {"curves.png"},
     "entity_typing": {"curves.png", "types.png"},
+    "translation": {"curves.png", "subwords.model"},
 }
 every_example = pytest.mark.parametrize("name", SMALL)
 Make = Callable[[str], Any]
 
 
 @every_example
-def test_the_default_leaves_a_result_of_both_twins_and_its_pictures(example: Make, name: str) -> None:
+def test_the_default_leaves_a_result_of_both_twins_and_its_files(example: Make, name: str) -> None:
     pytest.importorskip("matplotlib")
     script = example(name)
     said = script.run(*SMALL[name], "--out", "o")
@@ -56,7 +75,7 @@ def test_the_default_leaves_a_result_of_both_twins_and_its_pictures(example: Mak
         assert [entry["epoch"] for entry in curve] == list(range(1, len(curve) + 1))
         assert curve[-1]["loss"] < curve[0]["loss"]
     written = {path.name for path in (script.folder / "o").iterdir()}
-    assert written == {"result.json", "lorentz-0", "euclidean-0"} | PICTURES[name]
+    assert written == {"result.json", "lorentz-0", "euclidean-0"} | FILES[name]
 
 
 @every_example

@@ -67,13 +67,17 @@ def reference(
         k, v = torch.cat([k, module.bias_k[0]]), torch.cat([v, module.bias_v[0]])
     if module.add_zero_attn:
         k, v = torch.cat([k, 0 * k[:1]]), torch.cat([v, 0 * v[:1]])
+
+    def placed(x: Tensor) -> Tensor:
+        return x * d**0.5 / x.norm(dim=1, keepdim=True).clamp_min(1e-99) if module.qk_norm else x
+
     heads = []
     for h in range(module.num_heads):
         columns, shared = slice(h * d, (h + 1) * d), slice(h // groups * d, (h // groups + 1) * d)
         scores = torch.zeros(len(q), len(k)).double()
         if bias is not None:
             scores[:, : bias.shape[-1]] = bias[h]
-        points = (oracles.ambient(x, c) for x in (q[:, columns], k[:, shared], v[:, shared]))
+        points = (oracles.ambient(x, c) for x in (placed(q[:, columns]), placed(k[:, shared]), v[:, shared]))
         heads.append(oracles.ambient_attention(*points, scores, module.log_scale[h].exp().item(), c)[:, 1:])
     merged = oracles.ambient(torch.cat(heads, dim=-1), c)
     matrix = torch.cat([module.out_proj.time_weight[:, None], module.out_proj.weight], dim=1)
@@ -94,7 +98,16 @@ variants = pytest.mark.parametrize("kwargs", VARIANTS.values(), ids=VARIANTS.key
 
 
 @curvatures
-@pytest.mark.parametrize("kwargs", [*VARIANTS.values(), {"num_kv_heads": 2}, {"num_kv_heads": 1, "add_bias_kv": True}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        *VARIANTS.values(),
+        {"num_kv_heads": 2},
+        {"num_kv_heads": 1, "add_bias_kv": True},
+        {"qk_norm": True},
+        {"qk_norm": True, "num_kv_heads": 2, "add_bias_kv": True, "add_zero_attn": True},
+    ],
+)
 def test_it_is_the_equations_of_the_paper(kwargs: dict[str, Any], c: float) -> None:
     module = attention(num_heads=4, manifold=Lorentz(c), **kwargs)
     query, key, value = normal(5, 8), normal(6, module.kdim, seed=1), normal(6, module.vdim, seed=2)
@@ -265,6 +278,7 @@ CACHED: dict[str, dict[str, Any]] = {
     "grouped": {"num_heads": 4, "num_kv_heads": 2},
     "more keys": {"add_bias_kv": True, "add_zero_attn": True},
     "time first": {"batch_first": False},
+    "one radius": {"qk_norm": True, "add_bias_kv": True},
 }
 
 
@@ -290,6 +304,16 @@ def test_steps_with_a_cache_equal_the_causal_forward(
     assert len(cache) == 6
     if need_weights:
         torch.testing.assert_close(step, weights[:, -step.shape[1] :], rtol=tolerance, atol=tolerance)
+
+
+def test_at_one_radius_the_lengths_of_queries_and_keys_do_not_count() -> None:
+    module, x = attention(qk_norm=True, bias=False), normal(3, 6, 8)
+    expected = module(x, x, x)[0]
+    with torch.no_grad():
+        for name in ("in_proj_weight", "in_proj_time_weight"):
+            getattr(module, name)[:8] *= 3
+            getattr(module, name)[8:16] *= 0.2
+    torch.testing.assert_close(module(x, x, x)[0], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_a_static_cache_projects_the_memory_once() -> None:
@@ -390,7 +414,7 @@ def test_a_learnable_curvature_is_one_parameter_and_learns() -> None:
     assert not any("manifold" in name for name in attention().state_dict())
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"add_bias_kv": True, "num_kv_heads": 1, "kdim": 2}])
+@pytest.mark.parametrize("kwargs", [{}, {"add_bias_kv": True, "num_kv_heads": 1, "kdim": 2}, {"qk_norm": True}])
 def test_gradients_are_right(kwargs: dict[str, Any]) -> None:
     module = attention(4, 2, **kwargs)
     query, key, value = (normal(1, 3, n, seed=n).requires_grad_() for n in (4, module.kdim, module.vdim))
@@ -468,3 +492,6 @@ def test_repr_names_what_differs_from_the_defaults() -> None:
         lnn.MultiheadAttention(8, 4, 0.1, batch_first=True, num_kv_heads=2)
     )
     assert "(out_proj): Linear(in_features=8, out_features=8, bias=True)" in repr(lnn.MultiheadAttention(8, 4))
+    assert repr(lnn.MultiheadAttention(8, 4, qk_norm=True)).startswith(
+        "MultiheadAttention(\n  8, 4, batch_first=False, qk_norm=True"
+    )

@@ -495,3 +495,10 @@ def test_it_learns_to_reverse_a_sequence() -> None:
         F.cross_entropy(logits.flatten(0, 1), tokens.flip(1).flatten()).backward()
         optimiser.step()
     assert (logits.argmax(-1) == tokens.flip(1)).double().mean() > 0.9
+
+
+def test_every_attention_of_a_transformer_has_the_norm_of_queries_and_keys_that_was_asked_for() -> None:
+    for wanted in (False, True):
+        model = lnn.Transformer(8, 2, 2, 2, 16, qk_norm=wanted)
+        found = [module.qk_norm for module in model.modules() if isinstance(module, lnn.MultiheadAttention)]
+        assert found == [wanted] * 6
