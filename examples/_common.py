@@ -192,8 +192,10 @@ def mean_and_spread(figures: list[float]) -> tuple[float, float]:
 
 
 def shown_as(mean: float, spread: float) -> str:
-    """Return a mean and its spread as text; a count, the same for all seeds, alone."""
-    return f"{mean:,}" if isinstance(mean, int) else f"{mean:.4g} ± {spread:.2g}"
+    """Return a mean and its spread as text; a count, and a figure without a spread, alone."""
+    if isinstance(mean, int):
+        return f"{mean:,}"
+    return f"{mean:.4g} ± {spread:.2g}" if spread else f"{mean:.4g}"
 
 
 def report(out: Path, results: Results, shown: dict[str, str], protocol: str, **more: object) -> Summary:

@@ -14,6 +14,7 @@ ICLR 2021, with one map in the place of two), and both have as many parameters. 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,7 +183,7 @@ def draw(probe: Probe, data: Sentences, out: Path) -> None:
     colors = ["0.6" if frozenset(kept[list(edge)].tolist()) in gold else "C3" for edge in edges]
     words = [tree.words[k] for k in kept.tolist()]
     axes = poincare_disk(plane, edges=edges, labels=words, edge_color=colors, size=24, font_size=8)
-    axes.set_title(tree.text, fontsize=8, wrap=True)
+    axes.set_title(textwrap.fill(tree.text, 100), fontsize=8)
     axes.figure.savefig(out / "sentence.png", dpi=120, bbox_inches="tight")
     pyplot.close(axes.figure)
 
