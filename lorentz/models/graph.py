@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import cast
 
@@ -19,7 +20,7 @@ from lorentz.nn.graph import GraphConv
 Activation = Callable[[Tensor], Tensor]
 
 
-class _Stack(nn.Module):
+class _Stack(nn.Module, ABC):
     """Graph convolutions in a row: dropout of the coordinates before each, the activation between them."""
 
     def __init__(
@@ -56,9 +57,9 @@ class _Stack(nn.Module):
             x = self._centre(x, edges, weight)
         return x
 
+    @abstractmethod
     def _centre(self, x: Tensor, edges: Tensor, weight: Tensor) -> Tensor:
         """Return the centroids (..., N, F) under weights (E) of edges (2, E): what the twins differ in."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Return the arguments that the children do not show."""

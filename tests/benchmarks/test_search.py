@@ -108,7 +108,7 @@ def test_similar_on_fb15k_size(model: FactDistribution, matrix: Divergence, benc
 def test_the_command_similar_on_fb15k_size(folder: Path, benchmark: Any) -> None:
     """The whole command, start of Python and reading the model included; every hundredth relation is asked.
 
-    The question before them makes the design of the sampling and keeps it. Of the others the median is under 3 CPU-s.
+    The question before them makes the design of the sampling and keeps it. Each of the others is under 3 CPU-s.
     """
     names = load_model(folder).relations
 
@@ -131,7 +131,7 @@ def test_the_command_similar_on_fb15k_size(folder: Path, benchmark: Any) -> None
         "import_torch_cpu_s": _children() - before,
     }
     benchmark.pedantic(lambda: run(names[5]), rounds=1)
-    assert np.median(list(later.values())) <= 3 * NOISE
+    assert max(later.values()) <= 3 * NOISE
 
 
 @pytest.mark.slow
