@@ -1,6 +1,6 @@
 """What each step costs: seconds of one core and bytes of memory, as functions of the sizes of a KB.
 
-The constants are fitted to the measurements in `tests/benchmarks/results` of 25 November 2026 (Intel Xeon with AVX-512,
+The constants are fitted to the measurements in `tests/benchmarks/results` of November 2026 (Intel Xeon with AVX-512,
 one thread); a test compares.
 """
 
@@ -22,7 +22,7 @@ _DECOMPRESSION = {".bz2": 8e6, ".gz": 60e6, ".zst": 200e6}
 
 _FIT_LAYER, _FIT_SOFTMAX = 7.0e-11, 1.7e-10  # seconds per group, unit of the hidden layers squared / entity and width
 _FIT_STEP = 1.1e-8  # seconds per step and weight: the optimiser
-_COMPARE_LAYER, _COMPARE_SOFTMAX = 1.8e-11, 6.0e-11  # the same per evaluated head and relation
+_COMPARE_LAYER, _COMPARE_SOFTMAX = 1.8e-11, 4.5e-11  # the same per evaluated head and relation
 _NAME, _FACT, _FLOAT = 150, 96, 4  # bytes
 
 

@@ -72,7 +72,7 @@ class Design:
         return (
             all(tuple(tensors[name].shape) == shape for name, shape in shapes.items())
             and all(tensors[name].dtype == dtype for name, dtype in whole.items())
-            and all(v.is_floating_point() and bool(v.isfinite().all()) for n, v in tensors.items() if n not in whole)
+            and all(v.is_floating_point() and _finite(v) for n, v in tensors.items() if n not in whole)
             and torch.equal(self.relations.cpu(), torch.arange(relations))
             and 0 < size <= entities
             and bool((sample.heads.diff() > 0).all())
@@ -80,6 +80,11 @@ class Design:
             and int(sample.heads[-1]) < entities
             and bool((sample.weight >= 0).all() and (sample.noise >= 0).all())
         )
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether all are: least and largest are found in one pass, and are no numbers where one is none."""
+    return values.numel() == 0 or all(bool(extreme.isfinite()) for extreme in values.aminmax())
 
 
 def exact_design(model: FactDistribution, relations: Tensor) -> Design:

@@ -31,11 +31,12 @@ class LazyRows:
         With `both`, means of b are kept for KL(b || a), where the head counts for b: later they would take a new pass.
         """
         of_source, of_target = self._keys(heads, sources), self._keys(heads, targets)
+        with_mean = [of_source]
         if len(heads) <= FEW:
-            self._evaluate(torch.cat([of_source, of_target]), mean=True)
-        self._evaluate(of_source, mean=True)
-        if both:
-            self._evaluate(of_target[self._design.sample.weight[heads, targets] > 0], mean=True)
+            with_mean.append(of_target)
+        elif both:
+            with_mean.append(of_target[self._design.sample.weight[heads, targets] > 0])
+        self._evaluate(torch.cat(with_mean), mean=True)
         self._evaluate(of_target, mean=False)
         a, b = self._natural.get(of_source), self._natural.get(of_target)
         mean = self._mean.get(of_source)
