@@ -16,6 +16,7 @@ from relsim.rows import LazyRows
 from relsim.tails import TailRows, TailSums
 
 FIRST = 2  # heads of the first round; each round takes twice as many as the last
+SURE = 8  # heads of a round from which on guesses decide what is finished at once
 PROMISING = 64  # heads of a round from which on a pair is likely to run both ways
 SLACK = 1e-4  # relative: bounds are sums of rounded numbers
 MARGIN = 1.1  # weight of heads taken, in units of what is forecast to exclude a pair
@@ -66,14 +67,18 @@ class Race:
     def best(self, bundles: Tensor, k: int) -> Tensor:
         """Race bundles, rows (m, d), until at least the `k` with the least maximum are left, finished.
 
-        A bundle that looks as if it were among them is finished at once, since their largest is the limit for others.
-        The first bundles, those likely to be good, have to have run already.
+        First all that seem to be within the k-th guess run until guesses are good (`SURE` heads). Then whatever looks
+        as if it were among the `k` is finished at once, since their largest is the limit for others. The first
+        bundles, those likely to be good, have to have run already.
         """
         heads, limit = FIRST, math.inf
+        while heads < SURE:
+            kth = float(self._guesses(self._running(bundles)).sort().values[:k][-1])
+            self._round(self._inside(bundles, kth), heads, kth)
+            heads *= 2
         while True:
-            started = bundles[self.started()[bundles].any(dim=1)]
-            guess = self.projected(started).amax(dim=1)
-            self.within(started[guess.argsort(stable=True)[:k]], limit, PROMISING)
+            started = self._running(bundles)
+            self.within(started[self._guesses(started).argsort(stable=True)[:k]], limit, PROMISING)
             ended = bundles[(self._taken >= self._total)[bundles].all(dim=1)]
             if len(ended) >= k:
                 limit = float(self.low[ended].amax(dim=1).kthvalue(k).values)
@@ -81,6 +86,12 @@ class Race:
             if not self._round(bundles, heads, limit):
                 return bundles
             heads *= 2
+
+    def _running(self, bundles: Tensor) -> Tensor:
+        return bundles[self.started()[bundles].any(dim=1)]
+
+    def _guesses(self, bundles: Tensor) -> Tensor:
+        return self.projected(bundles).amax(dim=1)
 
     def _inside(self, bundles: Tensor, limit: float) -> Tensor:
         return bundles[(self.low[bundles] <= limit * (1 + SLACK) + SLACK).all(dim=1)]
@@ -123,8 +134,8 @@ class Race:
 
     def _next(self, source: int, taken: int, enough: float, heads: int) -> Tensor:
         order, reached = self._order(source)
-        if taken:
-            heads = min(heads, max(FIRST, int(torch.searchsorted(reached, enough)) + 1 - taken))
+        known = int(torch.searchsorted(reached, enough)) + 1 - taken if taken else 0
+        heads = min(heads, max(FIRST, known))
         return order[taken : taken + heads]
 
     def _order(self, source: int) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ class LazyRows:
     def _evaluate(self, keys: Tensor, mean: bool) -> None:
         missing = keys[(self._mean if mean else self._natural).unknown(keys)].unique()
         self.evaluated += len(missing)
-        for part in missing.split(ROWS):
+        for part in missing.split(ROWS) if len(missing) else ():
             head = self._design.sample.heads[part // len(self._design.relations)]
             relation = self._design.relations[part % len(self._design.relations)]
             natural = self._model.tail_natural(head, relation)
