@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,7 @@ def fit(
     seed: int,
     every: int = 1,
     patience: float = math.inf,
+    also: Callable[[], dict[str, object]] = dict,
 ) -> dict[str, float]:
     """Train, validate every so many epochs, and leave the model at its best validation.
 
@@ -94,6 +96,7 @@ def fit(
         seed: of this training.
         every: epochs between validations.
         patience: stop after so many epochs without a better validation.
+        also: more that is to be known of a validation, for the log.
 
     Returns:
         The best score, its epoch and the CPU seconds.
@@ -114,14 +117,14 @@ def fit(
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * (1 + math.cos(math.pi * number / options.epochs)) / 2
         model.train()
-        entry = {"epoch": number + 1, "loss": epoch().item()}
+        entry: dict[str, Any] = {"epoch": number + 1, "loss": epoch().item()}
         if not math.isfinite(entry["loss"]):
             raise RelsimError(f"{folder}: the training diverged in epoch {number + 1}: lower --lr")
         validated = (number + 1) % every == 0 or number + 1 == options.epochs
         if validated:
             model.eval()
             with torch.no_grad():
-                entry["score"] = score()
+                entry |= {"score": score(), **also()}
             bar.set_description(f"{folder.name}: loss {entry['loss']:.3f}, validation {entry['score']:.3f}")
             if entry["score"] > state["best"]:
                 state |= {"best": entry["score"], "best_epoch": number + 1}
@@ -135,6 +138,11 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     return {"valid": state["best"], "epoch": state["best_epoch"], "cpu_s": round(state["cpu_s"], 1)}
+
+
+def steps_taken(optimiser: Optimizer) -> int:
+    """Return how many steps an optimiser of Adam's kind has taken."""
+    return int(next(iter(optimiser.state.values()))["step"]) if optimiser.state else 0
 
 
 def descend(optimiser: Optimizer, losses: Iterable[Tensor]) -> Tensor:
@@ -165,7 +173,7 @@ def restored(
 
 def settings(options: argparse.Namespace) -> dict[str, object]:
     """Return the options that a curve depends on."""
-    where = {"config", "out", "resume", "progress", "device", "seed", "seeds", "kinds"}
+    where = {"config", "out", "resume", "progress", "device", "seed", "seeds", "kinds", "models"}
     return {key: str(value) for key, value in vars(options).items() if key not in where}
 
 
