@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from _common import options_of, run
 from _common import parser as parser_of
 from _similarity import NEURAL, kept, knowledge_base, start, write_result
@@ -32,36 +33,44 @@ from relsim.splitting import split_relations
 BASELINES = ("tail_cosine", "head_cosine", "pair_cosine", "tail_jaccard", "head_jaccard", "pair_jaccard")
 
 
-def divergence(kb: KB, kind: str, seed: int, options: argparse.Namespace) -> relsim.Divergence:
-    """Fit a fact distribution to the cut KB and compare its relations."""
-    estimator = relsim.RaoBlackwell(samples=options.heads, seed=seed)
+def compared(kb: KB, kind: str, seed: int, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Fit a fact distribution to the cut KB; return the parts of its divergences, (R, R), and its vectors, (R, d)."""
     if kind == "counts":
-        return estimator.divergence(relsim.fit_counts(kb, seed), progress=options.progress)
-    scratch = options.out / f"{kind}-{seed}.training"
-    model = relsim.fit(
-        kb,
-        model=NEURAL[kind],
-        dim=options.dim,
-        hidden=options.hidden,
-        training=relsim.Training(epochs=options.epochs, batch=options.batch, seed=seed),
-        device=options.device,
-        resume=scratch,
-        progress=options.progress,
-    )
-    shutil.rmtree(scratch, ignore_errors=True)
-    return estimator.divergence(model, progress=options.progress)
+        model, vectors = relsim.fit_counts(kb, seed), {}
+    else:
+        scratch = options.out / f"{kind}-{seed}.training"
+        model = relsim.fit(
+            kb,
+            model=NEURAL[kind],
+            dim=options.dim,
+            hidden=options.hidden,
+            training=relsim.Training(epochs=options.epochs, batch=options.batch, seed=seed),
+            device=options.device,
+            resume=scratch,
+            progress=options.progress,
+        )
+        shutil.rmtree(scratch, ignore_errors=True)
+        vectors = {"vectors": model.relation.detach().cpu().numpy()}
+    div = relsim.RaoBlackwell(samples=options.heads, seed=seed).divergence(model, progress=options.progress)
+    return {"kl": div.kl, "head": div.head, "tail": div.tail, "stderr": div.stderr, **vectors}
+
+
+def cosine(vectors: np.ndarray) -> Floats:
+    """Return the cosines of vectors (R, d), (R, R)."""
+    return baselines.vector_cosine(torch.from_numpy(vectors))
+
+
+def transe_vectors(kb: KB, seed: int, options: argparse.Namespace) -> np.ndarray:
+    return baselines.transe_vectors(kb, epochs=options.transe_epochs, seed=seed).cpu().numpy()
 
 
 def similarities(kb: KB, seed: int, options: argparse.Namespace) -> dict[str, Floats]:
     """Return every similarity of the cut KB by name, (R, R) each; what is expensive is kept in files."""
     scores = {f"baseline: {' '.join(reversed(name.split('_')))}": getattr(baselines, name)(kb) for name in BASELINES}
     for kind in options.kinds:
-
-        def compare(kind: str = kind) -> dict[str, np.ndarray]:
-            div = divergence(kb, kind, seed, options)
-            return {"kl": div.kl, "head": div.head, "tail": div.tail, "stderr": div.stderr}
-
-        parts = kept(options.out / f"{kind}-{seed}.npz", compare)
+        parts = kept(options.out / f"{kind}-{seed}.npz", lambda kind=kind: compared(kb, kind, seed, options))
+        if "vectors" in parts:
+            scores[f"baseline: cosine of {kind} vectors"] = cosine(parts["vectors"])
         scores |= {
             f"{kind}: KL max": -np.maximum(parts["kl"], parts["kl"].T),
             f"{kind}: KL min": -np.minimum(parts["kl"], parts["kl"].T),
@@ -70,6 +79,9 @@ def similarities(kb: KB, seed: int, options: argparse.Namespace) -> dict[str, Fl
             f"{kind}: tail KL mean": -(parts["tail"] + parts["tail"].T) / 2,
             f"{kind}: KL mean, centred": -centred((parts["kl"] + parts["kl"].T) / 2),
         }
+    if options.transe_epochs:
+        transe = kept(options.out / f"transe-{seed}.npz", lambda: {"vectors": transe_vectors(kb, seed, options)})
+        scores["baseline: cosine of TransE vectors"] = cosine(transe["vectors"])
     heads, tails = (
         kept(options.out / f"js-{end}-{seed}.npz", lambda end=end: {"js": jensen_shannon(smoothed_marginal(kb, end))})
         for end in ("head", "tail")
@@ -77,8 +89,8 @@ def similarities(kb: KB, seed: int, options: argparse.Namespace) -> dict[str, Fl
     both = (heads["js"] + tails["js"]) / 2
     named = {"JS of heads": heads["js"], "JS of tails": tails["js"], "JS of heads and tails": both}
     scores |= {f"counts: {name}": -value for name, value in named.items()}
-    cosine = (scores["baseline: cosine head"] + scores["baseline: cosine tail"]) / 2
-    controls = {"mean of cosines": cosine, "mean of cosines, centred": -centred(-cosine)}  # the same recipe on a rival
+    ends = (scores["baseline: cosine head"] + scores["baseline: cosine tail"]) / 2
+    controls = {"mean of cosines": ends, "mean of cosines, centred": -centred(-ends)}  # the same recipe on a rival
     scores |= {f"control: {name}": value for name, value in controls.items()}
     return scores | {"counts: JS of heads and tails, centred": -centred(both)}
 
@@ -147,6 +159,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=600, help="heads that the estimator evaluates at most")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--batch", type=int, help="groups of facts in a step")
+    parser.add_argument("--transe-epochs", type=int, default=50, help="of the vectors of a baseline; 0: without")
     parser.add_argument("--draws", type=int, default=500, help="resamples")
     options, began = options_of(parser), time.process_time()
     start(options)
