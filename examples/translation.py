@@ -55,6 +55,8 @@ def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, 
     for group in groups:
         if "manifold" in group:
             group["lr"] = options.table_rate * options.lr
+            if options.table == "chart":
+                del group["manifold"]
     return groups
 
 
@@ -153,6 +155,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
     lorentz.add_argument("--table-rate", type=float, default=2.0, help="its learning rate, in units of --lr")
+    lorentz.add_argument("--table", choices=["chart", "riemannian"], default="chart", help="its optimiser")
     lorentz.add_argument("--values", choices=["near", "torch"], default="torch", help="where those of attention start")
     lorentz.add_argument("--radius", choices=["one", "any"], default="one", help="of queries and keys of attention")
     lorentz.add_argument("--scale", choices=["fixed", "learned"], default="learned", help="of distances in attention")

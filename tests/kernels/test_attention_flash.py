@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention import attention, flash
+from lorentz_kernels.attention import attention, flash, short
 from tests.kernels.attention_cases import Case, Problem, problem, truth
 from tests.kernels.compare import assert_close
 
@@ -21,6 +21,11 @@ CASES = [
     Case(queries=1, keys=1),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _no_sequence_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short, "WEIGHTS", 0)
 
 
 def by_flash(p: Problem) -> dict[str, Tensor]:
