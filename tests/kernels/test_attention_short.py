@@ -70,6 +70,19 @@ def test_results_and_gradients_are_those_of_the_specification(case: Case, dtype:
         assert_close(name, expected[name].view(found.shape), found, limit)
 
 
+def test_autocast_rounds_what_comes_in_and_nothing_in_between() -> None:
+    p = problem(Case(batch=2, qk_norm=True, c=0.5, radius=2.0), torch.bfloat16)
+
+    def derived(cast: bool) -> list[Tensor]:
+        leaves = [x.detach().requires_grad_() for x in (p.q, p.k, p.v)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            points = attention(*leaves, c=0.5, scale=0.2, qk_norm=True)
+            return [points, *torch.autograd.grad(points, leaves, p.grad)]
+
+    for plain, cast in zip(derived(False), derived(True), strict=True):
+        assert torch.equal(plain, cast)
+
+
 @cases
 def test_it_is_what_runs_on_short_sequences(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     p = problem(case, torch.float32)

@@ -13,6 +13,7 @@ from lorentz_kernels.attention import flash, operators, sdpa, short
 from lorentz_kernels.attention.given import Given, Options, parse
 from lorentz_kernels.attention.naive import at_one_radius
 from lorentz_kernels.dispatch import choose, composes
+from lorentz_kernels.precision import full_precision
 
 WIDEST = 128
 """Coordinates of a head up to which there are kernels."""
@@ -174,7 +175,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, implementation: Any, *arguments: Any) -> Tensor:
         given, _, options = parse(arguments)
-        point, *saved = implementation.attention(*arguments)
+        with full_precision(given.q.device):
+            point, *saved = implementation.attention(*arguments)
         ctx.save_for_backward(*given, point, *saved)
         ctx.implementation, ctx.options = implementation, options
         return point
@@ -188,7 +190,8 @@ class _Attention(torch.autograd.Function):
             qk_norm = isinstance(ctx.implementation, short.Short) and ctx.implementation.qk_norm
             found = _composite_gradients(grad, given, wanted, options, qk_norm)
         else:
-            dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)
+            with full_precision(given.q.device):
+                dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)
             to_scale = None if given.scale is None else scales.sum_to_size(given.scale.shape)
             to_c = (
                 sum(x.sum() for x in curvatures).reshape(given.c.shape) if given.c is not None and wanted[5] else None
