@@ -80,7 +80,7 @@ def attention(
             q, k, v, attn_mask, dropout_p, is_causal, scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal
         )
     own = 3 if enable_gqa else 2  # dimensions that do not broadcast
-    batch = torch.broadcast_shapes(*(x.shape[:-own] for x in (q, k, v)))
+    batch = _joint([x.shape[:-own] for x in (q, k, v)])
     lead = (*batch, *q.shape[-own:-2])
     wide = torch.promote_types(q.dtype, torch.float32)
     out: Tensor = _Attention.apply(
@@ -148,10 +148,16 @@ def _dtype(x: Tensor) -> torch.dtype:
 
 def _aligned(name: str, x: Tensor, lead: tuple[int, ...], rows: tuple[int, int]) -> Tensor:
     """Return a mask or a scale with the dimensions that the operator wants."""
-    shape = torch.Size((*lead, *rows))
-    if torch.broadcast_shapes(x.shape, shape) != shape:
-        raise ValueError(f"expected {name} to broadcast to {tuple(shape)}, got {tuple(x.shape)}")
+    shape = (*lead, *rows)
+    fits = all(size in (1, wanted) for size, wanted in zip(reversed(x.shape), reversed(shape), strict=False))
+    if not fits or x.dim() > len(shape):
+        raise ValueError(f"expected {name} to broadcast to {shape}, got {tuple(x.shape)}")
     return _four(x, len(lead), lead)
+
+
+def _joint(shapes: list[torch.Size]) -> torch.Size:
+    """Return what the shapes broadcast to; torch's own function takes longer than a product of small matrices."""
+    return shapes[0] if shapes[0] == shapes[1] == shapes[2] else torch.broadcast_shapes(*shapes)
 
 
 def _four(x: Tensor, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:

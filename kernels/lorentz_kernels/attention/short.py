@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorentz_kernels.attention import closed
 from lorentz_kernels.attention.given import Given, Options, added, parse
-from lorentz_kernels.precision import Curvature, curvature, widen
+from lorentz_kernels.precision import Curvature, widen
 
 WEIGHTS = 64 * 64
 """Weights of a head that are held."""
@@ -39,8 +39,8 @@ class Short(NamedTuple):
             return None
         with torch.no_grad():
             q_square, k_square, v_square = (closed.square(widen(x)) for x in (q, k, v))
-            near = curvature(c, v_square) * v_square.amax() <= NEAR - 1
-            level = not qk_norm or torch.minimum(q_square.amin(), k_square.amin()) >= LEVEL * q.shape[-1]
+            near = float(c) * v_square.amax().item() <= NEAR - 1
+            level = not qk_norm or min(q_square.amin().item(), k_square.amin().item()) >= LEVEL * q.shape[-1]
         return Short(q_square, k_square, v_square, qk_norm) if near and level else None
 
     def attention(self, *arguments: Any) -> tuple[Tensor, ...]:
