@@ -157,9 +157,8 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
     lorentz = options.add_argument_group("the Lorentz model alone")
-    lorentz.add_argument(
-        "--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n; of the table 1"
-    )
+    lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n")
+    lorentz.add_argument("--table-curvature", type=float, default=1.0, help="c of the table, in units of 1 / n")
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
     lorentz.add_argument("--table-rate", type=float, default=2.0, help="its learning rate, in units of --lr")
     lorentz.add_argument("--table", choices=["chart", "riemannian"], default="chart", help="its optimiser")

@@ -28,8 +28,9 @@ def attention(
         \text{scores up to a constant:}\quad 2 s \langle q_i, k_j\rangle = 2 s\,(q_i \cdot k_j - q_{i0} k_{j0}).
 
     The times enter in float32 or better, also under autocast, and memory is linear in the length: kernels do the work
-    on a GPU, torch's own attention elsewhere; second derivatives hold all weights. The result is exact to rounding for
-    values that lie near one another; for values spread over a radius whose time is t the relative error is eps * t^2.
+    on a GPU, torch's own attention elsewhere; second derivatives hold all weights. The result is exact to a few
+    roundings for values that lie near one another; for values spread over a radius whose time is t the relative error
+    is eps * t^2.
 
     Args:
         query: points, (..., L, n).
