@@ -60,7 +60,7 @@ def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, 
             if options.table == "chart":
                 del group["manifold"]
     vectors = groups[-1]
-    if times and options.time_rate:
+    if times:
         rate = options.time_rate * options.lr * (options.curvature / options.dim) ** 0.5
         groups.append({**vectors, "params": [p for p in vectors["params"] if p in times], "lr": rate})
         vectors["params"] = [p for p in vectors["params"] if p not in times]
@@ -160,7 +160,7 @@ def arguments() -> argparse.ArgumentParser:
     lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n")
     lorentz.add_argument("--table-curvature", type=float, default=1.0, help="c of the table, in units of 1 / n")
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
-    lorentz.add_argument("--table-rate", type=float, default=2.0, help="its learning rate, in units of --lr")
+    lorentz.add_argument("--table-rate", type=float, default=0.5, help="its learning rate, in units of --lr")
     lorentz.add_argument("--table", choices=["chart", "riemannian"], default="chart", help="its optimiser")
     lorentz.add_argument("--time-rate", type=float, default=1.0, help="of the weights of times")
     lorentz.add_argument("--values", choices=["near", "torch"], default="torch", help="where those of attention start")

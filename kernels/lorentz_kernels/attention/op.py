@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def attention(
     own = 3 if enable_gqa else 2  # dimensions that do not broadcast
     batch = _joint([x.shape[:-own] for x in (q, k, v)])
     lead = (*batch, *q.shape[-own:-2])
-    wide = torch.promote_types(q.dtype, torch.float32)
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     out: Tensor = _Attention.apply(
         implementation,
         *(_four(x.expand(*batch, *x.shape[-own:]), len(lead)) for x in (q, k, v)),
@@ -181,7 +182,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, implementation: Any, *arguments: Any) -> Tensor:
         given, _, options = parse(arguments)
-        with full_precision(given.q.device):
+        with _uncast(implementation, given.q):
             point, *saved = implementation.attention(*arguments)
         ctx.save_for_backward(*given, point, *saved)
         ctx.implementation, ctx.options = implementation, options
@@ -196,7 +197,7 @@ class _Attention(torch.autograd.Function):
             qk_norm = isinstance(ctx.implementation, short.Short) and ctx.implementation.qk_norm
             found = _composite_gradients(grad, given, wanted, options, qk_norm)
         else:
-            with full_precision(given.q.device):
+            with _uncast(ctx.implementation, given.q):
                 dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)
             to_scale = None if given.scale is None else scales.sum_to_size(given.scale.shape)
             to_c = (
@@ -204,6 +205,11 @@ class _Attention(torch.autograd.Function):
             )
             found = [dq, dk, dv, None, to_scale, to_c]
         return None, *found, *(None for _ in options)
+
+
+def _uncast(implementation: Any, x: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast out of products of torch's own; operators know it, and a region would hide them from exports."""
+    return full_precision(x.device) if isinstance(implementation, short.Short) else nullcontext()
 
 
 def _composite_gradients(
