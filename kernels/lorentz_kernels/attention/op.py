@@ -60,6 +60,7 @@ def attention(
         diagonal: S - L lets the last query see the last key.
         qk_norm: put queries and keys at space norm sqrt(n) first, where a distance is one of angles.
         center_v: see values from their mean, which keeps centroids of neighbouring values exact; by default in float32.
+            On a CPU they are seen so where they are too far out to do without.
         backend: "triton" or "torch", over what `lorentz_kernels.dispatch` would choose.
 
     Returns:
