@@ -19,7 +19,7 @@ from lorentz_kernels.linear_logsumexp import linear_logsumexp, lorentz_logsumexp
 LAYERS = {"lorentz": lnn, "layers": lnn, "table": nn, "euclidean": nn}
 """The layers of each kind of model; the table of subwords is one of points in the kinds lorentz and table."""
 OPTIONS = {"dim": int, "heads": int, "layers": int, "dropout": float, "residual": str, "scale": str, "spread": float}
-OPTIONS |= {"values": str, "curvature": float, "radius": str}
+OPTIONS |= {"values": str, "curvature": float, "radius": str, "table_curvature": float}
 """What a model is built from."""
 
 
@@ -50,11 +50,12 @@ class Translator(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.word, self.place = (
-            (lnn if self.of_points else nn).Embedding(words, n),
-            lnn.PositionalEncoding(n, scale=1.0),
-        )
-        self.head = lnn.CentroidClassifier(n, words) if self.of_points else nn.Linear(n, words)
+        self.c, self.place = options.table_curvature / n, lnn.PositionalEncoding(n, scale=1.0)
+        if self.of_points:
+            self.word: nn.Module = lnn.Embedding(words, n, manifold=Lorentz(c=self.c))
+            self.head: nn.Module = lnn.CentroidClassifier(n, words, manifold=Lorentz(c=self.c))
+        else:
+            self.word, self.head = nn.Embedding(words, n), nn.Linear(n, words)
         spread = (options.spread if self.of_points else 1) * n**-0.5
         nn.init.normal_(self.word.weight, std=spread)
         self.gain = 1 / spread  # of what is read, so that its coordinates start with variance 1
@@ -104,8 +105,8 @@ class Translator(nn.Module):
         x, right, table, bias = states[kept].float(), target[:, 1:][kept], self.head.weight, self.head.bias
         mean = bias.mean() + (2 if self.of_points else 1) * (x * table.mean(0)).sum(-1)
         if self.of_points:
-            total, score = lorentz_logsumexp(x, table, bias, beta=2.0, target=right)
-            mean = mean - 2 * LF.time(x) * LF.time(table).mean()
+            total, score = lorentz_logsumexp(x, table, bias, beta=2.0, c=self.c, target=right)
+            mean = mean - 2 * LF.time(x, self.c) * LF.time(table, self.c).mean()
         else:
             total, score = linear_logsumexp(x, table, bias, target=right)
         return (total - (1 - smoothing) * score - smoothing * mean).mean()

@@ -49,12 +49,21 @@ def read_batches(pairs: Numbered, options: argparse.Namespace, *, shuffled: bool
 def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the parameters by learning rate.
 
-    Adam moves each coordinate by the rate, Riemannian Adam the point: at `--table-rate` sqrt(n) points move as far.
+    Adam moves each coordinate by the rate, Riemannian Adam the point: at `--table-rate` sqrt(n) points move as far. The
+    weight of a time w is multiplied by x0 >= 1 / sqrt(c), a bias by 1: at `--time-rate` 1 both have the same effect.
     """
     groups = param_groups(model, lr=options.lr, weight_decay=options.weight_decay)
+    times = {parameter for name, parameter in model.named_parameters() if name.endswith("time_weight")}
     for group in groups:
         if "manifold" in group:
             group["lr"] = options.table_rate * options.lr
+            if options.table == "chart":
+                del group["manifold"]
+    vectors = groups[-1]
+    if times:
+        rate = options.time_rate * options.lr * (options.curvature / options.dim) ** 0.5
+        groups.append({**vectors, "params": [p for p in vectors["params"] if p in times], "lr": rate})
+        vectors["params"] = [p for p in vectors["params"] if p not in times]
     return groups
 
 
@@ -148,11 +157,12 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
     lorentz = options.add_argument_group("the Lorentz model alone")
-    lorentz.add_argument(
-        "--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n; of the table 1"
-    )
+    lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n")
+    lorentz.add_argument("--table-curvature", type=float, default=1.0, help="c of the table, in units of 1 / n")
     lorentz.add_argument("--spread", type=float, default=0.5, help="of the table at the start, in units of 1 / sqrt(n)")
-    lorentz.add_argument("--table-rate", type=float, default=2.0, help="its learning rate, in units of --lr")
+    lorentz.add_argument("--table-rate", type=float, default=0.5, help="its learning rate, in units of --lr")
+    lorentz.add_argument("--table", choices=["chart", "riemannian"], default="chart", help="its optimiser")
+    lorentz.add_argument("--time-rate", type=float, default=1.0, help="of the weights of times")
     lorentz.add_argument("--values", choices=["near", "torch"], default="torch", help="where those of attention start")
     lorentz.add_argument("--radius", choices=["one", "any"], default="one", help="of queries and keys of attention")
     lorentz.add_argument("--scale", choices=["fixed", "learned"], default="learned", help="of distances in attention")

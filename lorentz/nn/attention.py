@@ -14,6 +14,7 @@ from lorentz.nn import _masks
 from lorentz.nn.cache import KeyValueCache
 from lorentz.nn.linear import Linear
 from lorentz.nn.module import LorentzModule
+from lorentz_kernels.attention import at_one_radius
 
 
 class MultiheadAttention(LorentzModule):
@@ -189,9 +190,12 @@ class MultiheadAttention(LorentzModule):
             kept = torch.rand(*q.shape[:-1], k.shape[-2], device=q.device) >= dropout
             mask, dropout = _masks.restrict(mask, kept), 0.0
         scale, c = self.scale[:, None, None], self.manifold.c
+        if need_weights and self.qk_norm:
+            q, k = at_one_radius(q), at_one_radius(k)
         points = LF.attention(
-            q, k, v, mask, dropout, is_causal, scale=scale, c=c, enable_gqa=self.num_kv_heads != self.num_heads
-        )
+            q, k, v, mask, dropout, is_causal, scale=scale, c=c,
+            enable_gqa=self.num_kv_heads != self.num_heads, qk_norm=self.qk_norm and not need_weights,
+        )  # fmt: skip
         out = self._join(points, query.dim())
         if not need_weights:
             return self.out_proj(out), None
@@ -205,36 +209,29 @@ class MultiheadAttention(LorentzModule):
         """Return the heads of Q, K and V, (N, heads, length, head_dim), with those of the cache."""
         self._check(query, key, value)
         held = None if cache is None else cache.held()
-        if query is key and key is value and self.in_proj_weight is not None and held is None:
-            x = LF.linear(query, self.in_proj_weight, self.in_proj_time_weight, self.in_proj_bias, self.manifold.c)
-            q, k, v = map(self._cut, x.split(self._widths, dim=-1))
-            q, k = self._at_one_radius(q), self._at_one_radius(k)
+        if held is not None:
+            return self._maps(query, 0, 1)[0], *held
+        if self.in_proj_weight is None or key is not value:
+            q, k, v = (self._maps(x, i, i + 1)[0] for i, x in enumerate((query, key, value)))
+        elif query is key:
+            q, k, v = self._maps(query, 0, 3)
         else:
-            maps = self._projections()
-            q = self._at_one_radius(self._cut(LF.linear(query, *maps[0], self.manifold.c)))
-            if held is not None:
-                return q, *held
-            k = self._at_one_radius(self._cut(LF.linear(key, *maps[1], self.manifold.c)))
-            v = self._cut(LF.linear(value, *maps[2], self.manifold.c))
+            q, k, v = *self._maps(query, 0, 1), *self._maps(key, 1, 3)
         return (q, k, v) if cache is None else (q, *cache.append(k, v))
 
-    def _projections(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """Return weight, time weight and bias of Q, K and V."""
-        if self.in_proj_weight is not None:
-            weights = list(self.in_proj_weight.split(self._widths))
-        else:
-            weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-        times = self.in_proj_time_weight.split(self._widths)
-        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split(self._widths)
-        return list(zip(weights, times, biases, strict=True))
+    def _maps(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Return the heads of x under neighbouring maps, 0, 1, 2 being those to Q, K, V: one product for all."""
+        rows = slice(sum(self._widths[:first]), sum(self._widths[:last]))
+        own: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)[first]
+        weight = own if self.in_proj_weight is None else self.in_proj_weight[rows]
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
+        out = LF.linear(x, weight, self.in_proj_time_weight[rows], bias, self.manifold.c)
+        return tuple(map(self._cut, out.split(self._widths[first:last], dim=-1)))
 
     def _cut(self, x: Tensor) -> Tensor:
         """Cut points of the layout of the inputs into heads: (N, heads, length, head_dim)."""
         x = x.unsqueeze(0) if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
         return LF.split_heads(x, x.shape[-1] // self.head_dim)
-
-    def _at_one_radius(self, x: Tensor) -> Tensor:
-        return nn.functional.rms_norm(x, (self.head_dim,)) if self.qk_norm else x
 
     def _join(self, x: Tensor, dim: int) -> Tensor:
         """Undo `_cut`."""
@@ -244,7 +241,7 @@ class MultiheadAttention(LorentzModule):
     def _append_constants(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append the learned key and value, and the origin, where the constructor asked for them."""
         if self.bias_k is not None and self.bias_v is not None:
-            k = self._append(k, self._at_one_radius(LF.split_heads(self.bias_k, self.num_kv_heads)))
+            k = self._append(k, LF.split_heads(self.bias_k, self.num_kv_heads))
             v = self._append(v, LF.split_heads(self.bias_v, self.num_kv_heads))
         if self.add_zero_attn:
             k, v = nn.functional.pad(k, (0, 0, 0, 1)), nn.functional.pad(v, (0, 0, 0, 1))

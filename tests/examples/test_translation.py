@@ -30,6 +30,7 @@ OPTIONS = argparse.Namespace(
     spread=0.5,
     values="near",
     curvature=1.0,
+    table_curvature=2.0,
     radius="one",
 )
 WORDS, PAD, START, END = 20, 0, 1, 2
@@ -110,14 +111,23 @@ def test_the_twins_differ_by_the_ratios_of_the_centroid_residual_alone(example: 
 
 
 @kinds
-def test_every_parameter_has_one_rate_and_the_table_of_points_its_own(example: Make, kind: str) -> None:
+@pytest.mark.parametrize("table", ["chart", "riemannian"])
+def test_every_parameter_has_one_rate_the_table_and_the_weights_of_times_their_own(
+    example: Make, kind: str, table: str
+) -> None:
     module, model = example("translation").module, model_of(example, kind)
-    groups = module.groups_of(model, argparse.Namespace(lr=0.01, weight_decay=0.1, table_rate=3.0))
+    chosen = argparse.Namespace(
+        lr=0.01, weight_decay=0.1, table=table, table_rate=3.0, time_rate=2.0, curvature=0.5, dim=8
+    )
+    groups = module.groups_of(model, chosen)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    moved_as_points = {id(p) for group in groups if "manifold" in group for p in group["params"]}
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
         point = kind in ("lorentz", "table") and name == "word.weight"
-        assert rates[id(parameter)] == pytest.approx(0.01 * (3 if point else 1))
+        share = 3 if point else 2 * 0.25 if name.endswith("time_weight") else 1
+        assert rates[id(parameter)] == pytest.approx(0.01 * share)
+        assert (id(parameter) in moved_as_points) == (point and table == "riemannian")
 
 
 def test_attention_starts_as_large_as_the_twins_with_a_small_curvature_or_values_near_the_origin(example: Make) -> None:

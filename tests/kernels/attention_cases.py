@@ -30,6 +30,7 @@ class Case:
     c_tensor: bool = False
     radius: float = 1.0
     clustered: bool = False
+    qk_norm: bool = False
     seed: int = 0
 
     def __str__(self) -> str:
@@ -37,7 +38,7 @@ class Case:
         sizes = (
             f"B{self.batch}-H{self.heads}x{self.kv_heads}-L{self.queries}-S{self.keys}-D{self.width}x{self.value_width}"
         )
-        names = ("causal", "diagonal", "mask", "scale", "c", "c_tensor", "radius", "clustered")
+        names = ("causal", "diagonal", "mask", "scale", "c", "c_tensor", "radius", "clustered", "qk_norm")
         return "-".join([sizes, *(f"{n}{getattr(self, n)}" for n in names if getattr(self, n) != getattr(default, n))])
 
 
@@ -112,7 +113,7 @@ def truth(p: Problem, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     mask = p.mask if p.mask is None or p.mask.dtype == torch.bool else p.mask.to(dtype)
     points = naive.attention(
         q, k, v, mask, is_causal=p.case.causal, diagonal=p.case.diagonal, enable_gqa=True, c=c,
-        scale=p.slope / 2 if scale is None else scale[..., None],
+        scale=p.slope / 2 if scale is None else scale[..., None], qk_norm=p.case.qk_norm,
     )  # fmt: skip
     names: dict[str, Any] = {"dq": q, "dk": k, "dv": v, "dc": c} | ({} if scale is None else {"dscale": scale})
     found = torch.autograd.grad(

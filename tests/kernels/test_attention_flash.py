@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention import attention, flash
+from lorentz_kernels.attention import attention, flash, short
 from tests.kernels.attention_cases import Case, Problem, problem, truth
 from tests.kernels.compare import assert_close
 
@@ -19,8 +19,14 @@ CASES = [
     Case(mask="added", causal=True, c=2.0, scale=(1, 1, 1)),
     Case(radius=8.0, clustered=True),
     Case(queries=1, keys=1),
+    Case(qk_norm=True, scale=(1, 2, 1)),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _no_sequence_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short, "WEIGHTS", 0)
 
 
 def by_flash(p: Problem) -> dict[str, Tensor]:
@@ -29,7 +35,7 @@ def by_flash(p: Problem) -> dict[str, Tensor]:
     scale = leaves.get("dscale")
     points = attention(
         leaves["dq"], leaves["dk"], leaves["dv"], p.mask, is_causal=p.case.causal, diagonal=p.case.diagonal,
-        enable_gqa=True, c=leaves.get("dc", p.case.c),
+        enable_gqa=True, c=leaves.get("dc", p.case.c), qk_norm=p.case.qk_norm,
         scale=p.slope / 2 if scale is None else p.slope / 2 * scale[..., None],
     )  # fmt: skip
     return {"points": points.detach()} | dict(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import mpmath
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -194,6 +195,23 @@ def test_lorentzian_scores_far_below_their_ceiling_stay_exact(radius: float) -> 
     expected = naive.logsumexp(lorentzian(query.double(), table.double(), None, 1.0, 1.0))
     value = lorentz_logsumexp(query, table)
     torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=2 * 2e-7 * radius**4)
+
+
+@pytest.mark.parametrize("out", [0.02, 1.0], ids=lambda s: f"table at {s:g}")
+@pytest.mark.parametrize("beta", [2.0, -2.0], ids=lambda b: f"beta{b:g}")
+def test_one_shift_serves_tables_nearer_to_the_origin_than_the_queries(
+    out: float, beta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries with coordinates of variance 1 at curvature -1/n, as a layer norm leaves them; no row is done twice."""
+    query, table = (torch.randn(m, 256, generator=torch.Generator().manual_seed(m)) for m in (5, 50))
+    score = lorentzian(query, out * F.normalize(table, dim=1), None, beta, 1 / 256)
+    exact = logits(lorentzian(query.double(), score.table.double(), None, beta, 1 / 256))
+    shift = chunked._shifts(score)
+    assert (exact.amax(dim=1) - shift <= chunked.HEADROOM + 1e-3).all()
+    if beta > 0:
+        monkeypatch.setattr(chunked, "_sums_with_maximum", None)
+    value = lorentz_logsumexp(query, score.table, beta=beta, c=1 / 256)
+    torch.testing.assert_close(value.double(), exact.logsumexp(dim=1), rtol=1e-5, atol=1e-3)
 
 
 @curvatures

@@ -32,7 +32,7 @@ def time_gradient(
 
 def slope_gradient(grad: Tensor, x: Tensor, x0: Tensor, sign: int) -> Tensor:
     """Return for each row the gradient of `time_rows` in the slope, (..., 1)."""
-    return _dot(grad[..., :-1], x) + sign * grad[..., -1:] * x0
+    return dot(grad[..., :-1], x) + sign * grad[..., -1:] * x0
 
 
 class Heights(NamedTuple):
@@ -87,7 +87,7 @@ def mean_gradient(grad: Tensor, mean: Tensor, reference: Tensor, at: Factors, c:
     """Return the gradient of `mean_to_point` in the mean, and for each row that in c; that in R is left out."""
     # The point is homogeneous in (m0, m) of degree 0: dy = dm f - y f^2 c (m0 dm0 - m . dm), m0 = h + R0 + u . d.
     k, to_mean = curvature(c, at.factor), _rows_before_heads(mean)
-    along = _dot(grad, mean[..., :-1] + reference).mul_(at.factor)
+    along = dot(grad, mean[..., :-1] + reference).mul_(at.factor)
     slope = k * at.factor.square() * along
     space = torch.mul(grad, at.factor, out=to_mean[..., :-1])
     space.addcmul_(mean[..., :-1], slope)
@@ -110,10 +110,10 @@ def see(gap: Tensor, reference: Tensor, c: Curvature) -> Seen:
     """Return R + d as seen from R."""
     x = gap + reference  # rounded alike for a value and for the mean that selects it, whose heights then agree
     x0, r0 = time(x, c), time(reference, c)
-    rise = (_square(gap) + 2 * _dot(gap, reference)) / (x0 + r0)
+    rise = (square(gap) + 2 * dot(gap, reference)) / (x0 + r0)
     turn = torch.addcmul(gap, rise, reference / r0, value=-1)
     radial = (rise / r0).square() / curvature(c, r0)
-    return Seen(x, turn, rise, x0, (_square(turn) + radial) / (2 * x0))
+    return Seen(x, turn, rise, x0, (square(turn) + radial) / (2 * x0))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -127,15 +127,16 @@ def _rows_before_heads(x: Tensor) -> Tensor:
 
 def time(x: Tensor, c: Curvature) -> Tensor:
     """Return x0 = sqrt(1/c + |x|^2), (..., 1)."""
-    return (1 / curvature(c, x) + _square(x)).sqrt_()
+    return (1 / curvature(c, x) + square(x)).sqrt_()
 
 
-def _square(x: Tensor) -> Tensor:
+def square(x: Tensor) -> Tensor:
     """Return x . x as a column, in one pass that stores no products."""
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Return x . y as a column."""
     return (x * y).sum(-1, keepdim=True)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.attention import closed
-from lorentz_kernels.attention.given import Given, Options, parse
+from lorentz_kernels.attention.given import Given, Options, parse, restricted, revived
 from lorentz_kernels.attention.naive import visible
 from lorentz_kernels.precision import Curvature, widen
 
@@ -134,12 +134,12 @@ def _blocks(given: Given, options: Options) -> Iterator[Block]:
     q, k, v, mask, scale, c = given
     groups, queries, keys = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
     if options.causal and (mask is not None or options.diagonal):
-        seen = visible(queries, keys, options.diagonal, q.device)[None, None]
-        mask = seen if mask is None else _restrict(mask, seen)
+        mask = restricted(mask, visible(queries, keys, options.diagonal, q.device)[None, None])
     for batch, kv_heads in _cuts(k.shape[0], k.shape[1], max(groups * queries, keys) * q.shape[3]):
         heads = slice(kv_heads.start * groups, kv_heads.stop * groups)
         value = widen(_part(v, batch, kv_heads))
-        bias, alive = _revived(None if mask is None else _part(mask, batch, heads), queries, keys)
+        bias, alive = (None, None) if mask is None else revived(_part(mask, batch, heads), torch.float32)
+        bias = None if bias is None else bias.expand(-1, -1, queries, keys)
         yield Block(
             batch, heads, kv_heads, groups,
             widen(_part(q, batch, heads)), widen(_part(k, batch, kv_heads)), value,
@@ -200,20 +200,6 @@ def _settle(place: Tensor, result: Tensor) -> None:
     """Put a result into its place, if it is not there."""
     if place.dtype != torch.float32:
         place.copy_(result)
-
-
-def _restrict(mask: Tensor, seen: Tensor) -> Tensor:
-    return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, float("-inf"))
-
-
-def _revived(mask: Tensor | None, queries: int, keys: int) -> tuple[Tensor | None, Tensor | None]:
-    """Return what is added to the scores, and which rows have a key: the others see all, for a softmax without NaN."""
-    if mask is None:
-        return None, None
-    if mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    alive = (mask > float("-inf")).any(-1, keepdim=True)
-    return torch.where(alive, mask, 0.0).float().expand(-1, -1, queries, keys), alive
 
 
 def _spread(x: Tensor, groups: int) -> Tensor:

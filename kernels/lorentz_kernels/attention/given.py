@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from lorentz_kernels.attention.naive import visible
 
 
 class Given(NamedTuple):
@@ -32,3 +35,27 @@ def parse(arguments: tuple[Any, ...]) -> tuple[Given, tuple[Tensor, ...], Option
     """Split the arguments of an operator into its tensors, those that a forward saved, if any, and its numbers."""
     first, last = len(Given._fields), len(arguments) - len(Options._fields)
     return Given(*arguments[:first]), arguments[first:last], Options(*arguments[last:])
+
+
+def added(given: Given, options: Options) -> tuple[Tensor | None, Tensor | None]:
+    """Return what mask and causality add to the scores, and which queries have a key, both as `revived` has them."""
+    mask = given.mask
+    if options.causal:
+        seen = visible(given.q.shape[2], given.k.shape[2], options.diagonal, given.q.device)
+        mask = restricted(mask, seen[None, None])
+    return (None, None) if mask is None else revived(mask, torch.promote_types(given.q.dtype, torch.float32))
+
+
+def restricted(mask: Tensor | None, seen: Tensor) -> Tensor:
+    """Return a mask without the keys that are not seen."""
+    if mask is None:
+        return seen
+    return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, float("-inf"))
+
+
+def revived(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return what a mask adds to scores, and which rows have a key: the others see all, for a softmax without NaN."""
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+    alive = (mask > float("-inf")).any(-1, keepdim=True)
+    return torch.where(alive, mask, 0.0).to(dtype), alive

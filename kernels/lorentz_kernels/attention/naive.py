@@ -18,12 +18,15 @@ def attention(
     c: float | Tensor = 1.0,
     enable_gqa: bool = False,
     diagonal: int = 0,
+    qk_norm: bool = False,
 ) -> Tensor:
     """Return centroid_j(softmax_j(-scale |q_i - k_j|_L^2 + mask_ij), v_j), (..., L, m); arguments as in `op.attention`.
 
     With times x0 = sqrt(1/c + |x|^2), |q - k|_L^2 = -2/c - 2 (q.k - q0 k0), and the centroid of weights w is
     m / (sqrt(c) sqrt(m0^2 - |m|^2)), (m0, m) = sum_j w_j (v0_j, v_j).
     """
+    if qk_norm:
+        query, key = at_one_radius(query), at_one_radius(key)
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, dim=-3), value.repeat_interleave(groups, dim=-3)
@@ -39,6 +42,12 @@ def attention(
     mean, mean0 = weights @ value, weights @ v0
     norm = torch.where(alive, mean0.square() - mean.square().sum(-1, keepdim=True), 1 / c).sqrt()
     return mean / (c**0.5 * norm)
+
+
+def at_one_radius(x: Tensor) -> Tensor:
+    """Return sqrt(n) x / |x|, (..., n), by torch's `rms_norm` in float32 or better, whose epsilon keeps x = 0."""
+    wide = x.float() if x.dtype.itemsize < 4 else x
+    return torch.nn.functional.rms_norm(wide, x.shape[-1:], eps=torch.finfo(wide.dtype).eps).to(x.dtype)
 
 
 def visible(queries: int, keys: int, diagonal: int, device: torch.device) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention import flash, operators, sdpa
+from lorentz_kernels.attention import flash, operators, sdpa, short
 from lorentz_kernels.attention.given import Given, Options, parse
+from lorentz_kernels.attention.naive import at_one_radius
 from lorentz_kernels.dispatch import choose, composes
+from lorentz_kernels.precision import full_precision
 
 WIDEST = 128
 """Coordinates of a head up to which there are kernels."""
@@ -29,6 +32,7 @@ def attention(
     c: float | Tensor = 1.0,
     enable_gqa: bool = False,
     diagonal: int = 0,
+    qk_norm: bool = False,
     center_v: bool | None = None,
     backend: str | None = None,
 ) -> Tensor:
@@ -54,7 +58,9 @@ def attention(
         c: the curvature is -c: a float, or a tensor that broadcasts to (..., 1).
         enable_gqa: key and value have fewer heads, each for H / H_kv neighbouring heads of the query.
         diagonal: S - L lets the last query see the last key.
+        qk_norm: put queries and keys at space norm sqrt(n) first, where a distance is one of angles.
         center_v: see values from their mean, which keeps centroids of neighbouring values exact; by default in float32.
+            On a CPU they are seen so where they are too far out to do without.
         backend: "triton" or "torch", over what `lorentz_kernels.dispatch` would choose.
 
     Returns:
@@ -68,20 +74,23 @@ def attention(
     _check(query, key, value, scale, enable_gqa)
     chosen = choose(query, key, value, attn_mask, backend=backend)
     q, k, v = (x.to(_dtype(x)) for x in (query, key, value))  # times are derived from what autocast leaves
-    implementation = _implementation(chosen, q, k, v, attn_mask, scale, c) if dropout_p == 0 else None
+    implementation = _implementation(chosen, q, k, v, attn_mask, scale, c, qk_norm) if dropout_p == 0 else None
+    if qk_norm and not isinstance(implementation, short.Short):
+        q, k = at_one_radius(q), at_one_radius(k)
     if implementation is None:
         return sdpa.attention(
             q, k, v, attn_mask, dropout_p, is_causal, scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal
         )
     own = 3 if enable_gqa else 2  # dimensions that do not broadcast
-    batch = torch.broadcast_shapes(*(x.shape[:-own] for x in (q, k, v)))
+    batch = _joint([x.shape[:-own] for x in (q, k, v)])
     lead = (*batch, *q.shape[-own:-2])
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     out: Tensor = _Attention.apply(
         implementation,
         *(_four(x.expand(*batch, *x.shape[-own:]), len(lead)) for x in (q, k, v)),
         None if attn_mask is None else _aligned("attn_mask", attn_mask, lead, (q.shape[-2], k.shape[-2])),
-        _aligned("scale", scale.float(), lead, (q.shape[-2], 1))[..., 0] if isinstance(scale, Tensor) else None,
-        c.float() if isinstance(c, Tensor) else None,
+        _aligned("scale", scale.to(wide), lead, (q.shape[-2], 1))[..., 0] if isinstance(scale, Tensor) else None,
+        c.to(wide) if isinstance(c, Tensor) else None,
         2.0 if isinstance(scale, Tensor) else 2 * (q.shape[-1] ** -0.5 if scale is None else scale),
         1.0 if isinstance(c, Tensor) else c,
         is_causal,
@@ -92,17 +101,25 @@ def attention(
 
 
 def _implementation(
-    chosen: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | Tensor | None, c: float | Tensor
+    chosen: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | Tensor | None,
+    c: float | Tensor,
+    qk_norm: bool,
 ) -> Any:
-    """Return the module that has the two operators for these tensors, none where only torch's own will do."""
+    """Return what has the two operators for these tensors, none where only torch's own will do."""
     one_curvature = not isinstance(c, Tensor) or c.numel() == 1
     wants_mask = mask is not None and mask.requires_grad
     if not one_curvature or wants_mask or _composing(q, k, v, mask, scale, c):
         return None
     if chosen == "triton":
         return operators if q.dtype == k.dtype == v.dtype and max(q.shape[-1], v.shape[-1]) <= WIDEST else None
-    # A compiler derives and fuses by itself.
-    return flash if not torch.compiler.is_compiling() and flash.runs(q, k, v) else None
+    if torch.compiler.is_compiling():
+        return None  # a compiler derives and fuses by itself
+    return short.Short.of(q, k, v, c, qk_norm) or (flash if flash.runs(q, k, v) else None)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | Tensor | None, enable_gqa: bool) -> None:
@@ -133,10 +150,16 @@ def _dtype(x: Tensor) -> torch.dtype:
 
 def _aligned(name: str, x: Tensor, lead: tuple[int, ...], rows: tuple[int, int]) -> Tensor:
     """Return a mask or a scale with the dimensions that the operator wants."""
-    shape = torch.Size((*lead, *rows))
-    if torch.broadcast_shapes(x.shape, shape) != shape:
-        raise ValueError(f"expected {name} to broadcast to {tuple(shape)}, got {tuple(x.shape)}")
+    shape = (*lead, *rows)
+    fits = all(size in (1, wanted) for size, wanted in zip(reversed(x.shape), reversed(shape), strict=False))
+    if not fits or x.dim() > len(shape):
+        raise ValueError(f"expected {name} to broadcast to {shape}, got {tuple(x.shape)}")
     return _four(x, len(lead), lead)
+
+
+def _joint(shapes: list[torch.Size]) -> torch.Size:
+    """Return what the shapes broadcast to; torch's own function takes longer than a product of small matrices."""
+    return shapes[0] if shapes[0] == shapes[1] == shapes[2] else torch.broadcast_shapes(*shapes)
 
 
 def _four(x: Tensor, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:
@@ -160,7 +183,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, implementation: Any, *arguments: Any) -> Tensor:
         given, _, options = parse(arguments)
-        point, *saved = implementation.attention(*arguments)
+        with _uncast(implementation, given.q):
+            point, *saved = implementation.attention(*arguments)
         ctx.save_for_backward(*given, point, *saved)
         ctx.implementation, ctx.options = implementation, options
         return point
@@ -171,9 +195,11 @@ class _Attention(torch.autograd.Function):
         given, _, options = parse(arguments)
         wanted = ctx.needs_input_grad[1 : 1 + len(given)]
         if torch.is_grad_enabled():  # create_graph: a second derivative may follow
-            found = _composite_gradients(grad, given, wanted, options)
+            qk_norm = isinstance(ctx.implementation, short.Short) and ctx.implementation.qk_norm
+            found = _composite_gradients(grad, given, wanted, options, qk_norm)
         else:
-            dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)
+            with _uncast(ctx.implementation, given.q):
+                dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)
             to_scale = None if given.scale is None else scales.sum_to_size(given.scale.shape)
             to_c = (
                 sum(x.sum() for x in curvatures).reshape(given.c.shape) if given.c is not None and wanted[5] else None
@@ -182,11 +208,20 @@ class _Attention(torch.autograd.Function):
         return None, *found, *(None for _ in options)
 
 
-def _composite_gradients(grad: Tensor, given: Given, wanted: Sequence[bool], options: Options) -> list[Tensor | None]:
+def _uncast(implementation: Any, x: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast out of products of torch's own; operators know it, and a region would hide them from exports."""
+    return full_precision(x.device) if isinstance(implementation, short.Short) else nullcontext()
+
+
+def _composite_gradients(
+    grad: Tensor, given: Given, wanted: Sequence[bool], options: Options, qk_norm: bool
+) -> list[Tensor | None]:
     """Return the gradients with graphs of their own."""
     leaves: list[Any] = [None if x is None else x.view_as(x) for x in given]  # one tensor may be several of them
     q, k, v, mask, scale, c = leaves
     factor = options.slope / 2 if scale is None else options.slope / 2 * scale[..., None]
+    if qk_norm:
+        q, k = at_one_radius(q), at_one_radius(k)
     points = sdpa.attention(
         q, k, v, mask, is_causal=options.causal, scale=factor, c=options.curvature if c is None else c,
         enable_gqa=True, diagonal=options.diagonal, every_derivative=True,

@@ -66,15 +66,19 @@ def _shifts(score: Score) -> Tensor:
     """Return for each row (N,) a number that its scores can be lowered by: no sum overflows then, few underflow.
 
     It is what an upper bound of the scores has above `HEADROOM`, or all of it where it is negative. The bound is that
-    of Cauchy and Schwarz, or of the product's ceiling where that is known, plus the largest bias.
+    of Cauchy and Schwarz, plus the largest bias. Of two points it bounds <q, t> by |q| |t| - q0 t0, which is largest,
+    -1/c, at |t| = |q|: a table that lies nearer to the origin than the query, or farther, stays below that.
     """
     wider = score.scale.dtype
-    length, longest = (part.norm(dim=1, dtype=wider) for part in (score.query, score.table))
-    bound = score.scale.abs() * length * longest.amax()
-    if score.squared_radius is not None:  # the product of two points is at most -1/c
+    length, lengths = (part.norm(dim=1, dtype=wider) for part in (score.query, score.table))
+    longest = lengths.amax()
+    bound = score.scale.abs() * length * longest
+    if score.squared_radius is not None:
         radius = score.squared_radius.sqrt()
-        steepest = 2 * score.scale.abs() * torch.hypot(length, radius) * torch.hypot(longest.amax(), radius)
-        bound = torch.where(score.scale >= 0, -score.scale * score.squared_radius, steepest)
+        at = torch.minimum(torch.maximum(length, lengths.amin()), longest)
+        ceiling = length * at - torch.hypot(length, radius) * torch.hypot(at, radius)
+        steepest = 2 * score.scale.abs() * torch.hypot(length, radius) * torch.hypot(longest, radius)
+        bound = torch.where(score.scale >= 0, score.scale * ceiling.clamp_max(-score.squared_radius), steepest)
     if score.bias is not None:
         bound = bound + score.bias.amax().clamp_min(torch.finfo(wider).min)
     return (bound - HEADROOM).clamp_min(0) + bound.clamp_max(0)
