@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from _common import Results, curves, fit, options_of, parameters, parser, report, run
+from _common import Results, curves, fit, options_of, parameters, parser, report, run, steps_taken
 from _parallel import END, PAD, START, Numbered, Pairs, Subwords, batches, padded, read
 from _translator import LAYERS, Translator
 from torch import Tensor, nn
@@ -77,9 +77,9 @@ def train(
     reduced = torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16)
 
     def step(batch: Batch, rates: list[float]) -> Tensor:
-        taken = int(next(iter(optimiser.state.values()))["step"]) if optimiser.state else 0
+        warm = min(1, (steps_taken(optimiser) + 1) / options.warmup)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * min(1, (taken + 1) / options.warmup)
+            group["lr"] = rate * warm
         optimiser.zero_grad()
         with reduced:
             loss = model.loss(*batch, options.smoothing)
