@@ -20,27 +20,17 @@ pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
 Make = Callable[[str], Any]
-OPTIONS = argparse.Namespace(
-    dim=8,
-    heads=2,
-    layers=2,
-    dropout=0.3,
-    residual="sum",
-    scale="fixed",
-    spread=0.5,
-    values="near",
-    curvature=1.0,
-    table_curvature=2.0,
-    radius="one",
-)
+SMALL = ["--dim", "8", "--heads", "2", "--dropout", "0.3", "--scale", "fixed", "--values", "near"]
+SMALL += ["--table-curvature", "2"]  # another than that of the layers
 WORDS, PAD, START, END = 20, 0, 1, 2
 kinds = pytest.mark.parametrize("kind", ["lorentz", "layers", "table", "euclidean"])
 
 
 def model_of(example: Make, kind: str, **changed: Any) -> Any:
     """Return a model with weights as large as those of a trained one."""
-    options = argparse.Namespace(**{**vars(OPTIONS), **changed})
-    model = example("translation").module.Translator(kind, WORDS, options).eval()
+    module = example("translation").module
+    options = module.arguments().parse_args(SMALL)
+    model = module.Translator(kind, WORDS, argparse.Namespace(**{**vars(options), **changed})).eval()
     for parameter in model.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
     return model
@@ -138,7 +128,7 @@ def test_attention_starts_as_large_as_the_twins_with_a_small_curvature_or_values
     cases = [("euclidean", "torch", 1), ("lorentz", "torch", 64), ("lorentz", "near", 64), ("lorentz", "torch", 1)]
     for kind, values, curvature in cases:
         start = {"dim": 64, "heads": 4, "radius": "any", "values": values, "curvature": curvature}
-        options = argparse.Namespace(**{**vars(OPTIONS), **start})
+        options = argparse.Namespace(**{**vars(module.arguments().parse_args(SMALL)), **start})
         attention = module.Translator(kind, WORDS, options).encoder.layers[0].self_attn
         sizes.append(attention(x, x, x, need_weights=False)[0].norm(dim=-1).mean().item())
     assert sizes[1] < 0.5 * sizes[0]

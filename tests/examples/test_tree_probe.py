@@ -154,27 +154,13 @@ def test_probes_say_squared_distances_and_depths(example: Make, space: str) -> N
 def test_the_vector_of_a_word_is_the_mean_of_its_subwords_whatever_else_is_in_the_batch(
     example: Make, kind: str, sentence: Any
 ) -> None:
-    import argparse
-
-    module = example("tree_probe").module
+    module, translation = example("tree_probe").module, example("translation").module
     from _parallel import Subwords
-    from _translator import Translator
 
     trees = [sentence, *trees_of(example).read(None)["test"][:5]]
     subwords = Subwords.learn([tree.text for tree in trees] * 5, 60)
-    options = argparse.Namespace(
-        dim=8,
-        heads=2,
-        layers=1,
-        dropout=0.1,
-        residual="sum",
-        scale="fixed",
-        spread=0.5,
-        values="near",
-        curvature=1.0,
-        radius="one",
-    )
-    model = Translator(kind, len(subwords), options).eval()
+    options = translation.arguments().parse_args(["--dim", "8", "--heads", "2", "--layers", "1"])
+    model = translation.Translator(kind, len(subwords), options).eval()
     kept, vectors = module.word_vectors(model, subwords, trees, "encoder", "cpu")
     assert kept == trees
     tokens = [*subwords.encode([sentence.text])[0], 2]
