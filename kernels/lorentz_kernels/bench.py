@@ -6,22 +6,26 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
+from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
 
 from lorentz_kernels.command import Refused, modules, named
 from lorentz_kernels.dispatch import INSTALLED
-from lorentz_kernels.measure import Call, Limits, Reading, Timer, errors, read, verdicts
+from lorentz_kernels.measure import Call, Check, Limits, Reading, Timer, errors, read, verdicts
 
+T = TypeVar("T")
+Broken = list[dict[str, str]]
+"""What did not run: the operation, the name of the work, the error."""
 RESULTS = Path("tests/benchmarks/results")
 CHECKED, ROW, CALL, COMPILED = 60.0, 3.5, 0.25, 20.0  # seconds of `forecast`
 
@@ -65,18 +69,36 @@ def forecast(ops: dict[str, ModuleType], device: torch.device) -> float:
     return CHECKED + ROW * len(works) + CALL * len(calls) + COMPILED * compiled
 
 
-def check_all(ops: dict[str, ModuleType], device: torch.device, workers: int) -> list[dict[str, Any]]:
+def attempt(op: str, name: str, call: Callable[[], T], broken: Broken) -> T | None:
+    """Return what a call returns, or nothing and note its error: what one kernel breaks must not hide the others."""
+    try:
+        return call()
+    except Exception as error:  # a compiler, a driver and a peer each have errors of their own
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        broken.append({"op": op, "name": name, "error": message})
+        return None
+
+
+def check_all(ops: dict[str, ModuleType], device: torch.device, workers: int, broken: Broken) -> list[dict[str, Any]]:
     """Return the verdicts of all checks; `workers` processes compile side by side, none means here."""
     named = [(op, index) for op, module in ops.items() for index in range(len(module.checks()))]
     if not workers:
-        return [each for op, index in named for each in verdicts(op, ops[op].checks()[index], device)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return [each for found in pool.map(_check, *zip(*named, strict=True), repeat(str(device))) for each in found]
+        found = [_check(op, ops[op].checks()[index], device) for op, index in named]
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            found = list(pool.map(_listed_check, *zip(*named, strict=True), repeat(str(device))))
+    broken += [each for _, more in found for each in more]
+    return [each for verdict, _ in found for each in verdict]
 
 
-def _check(op: str, index: int, device: str) -> list[dict[str, Any]]:
-    """Return the verdicts of one check of an operation, in a process of its own."""
-    return verdicts(op, modules("benchmarks")[op].checks()[index], torch.device(device))
+def _check(op: str, check: Check, device: torch.device) -> tuple[list[dict[str, Any]], Broken]:
+    broken: Broken = []
+    return attempt(op, check.name, lambda: verdicts(op, check, device), broken) or [], broken
+
+
+def _listed_check(op: str, index: int, device: str) -> tuple[list[dict[str, Any]], Broken]:
+    """Run one check of an operation, in a process of its own."""
+    return _check(op, modules("benchmarks")[op].checks()[index], torch.device(device))
 
 
 def run(
@@ -87,24 +109,29 @@ def run(
     seconds: float,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Check and time the operations; start nothing after `seconds`, and say what was left out.
+    """Check and time the operations; start nothing after `seconds`, and say what was left out and what broke.
 
     `timers` are those of the device and of the host.
     """
     end = time.monotonic() + seconds
-    readings: list[dict[str, Any]] = []
+    broken: Broken = []
     left_out: list[str] = []
-    checks = check_all(ops, device, workers)
-    compared = [
-        errors(op, accuracy, device) for op, module in ops.items() for accuracy in getattr(module, "accuracies", list)()
-    ]
-    for op, module in ops.items():
-        for benchmark in module.benchmarks():
-            if time.monotonic() >= end:
-                left_out.append(f"{op}: {benchmark.name}")
-                continue
-            readings.append(read(op, benchmark, device, limits, timers[benchmark.by_host]).as_dict())
-    return {"checks": checks, "accuracies": compared, "benchmarks": readings, "left_out": left_out}
+    checks = check_all(ops, device, workers, broken)
+    accuracies = [(op, each) for op, module in ops.items() for each in getattr(module, "accuracies", list)()]
+    compared = [attempt(op, each.name, partial(errors, op, each, device), broken) for op, each in accuracies]
+    readings = []
+    for op, each in [(op, each) for op, module in ops.items() for each in module.benchmarks()]:
+        if time.monotonic() >= end:
+            left_out.append(f"{op}: {each.name}")
+            continue
+        readings.append(attempt(op, each.name, partial(read, op, each, device, limits, timers[each.by_host]), broken))
+    return {
+        "checks": checks,
+        "accuracies": [found for found in compared if found],
+        "benchmarks": [reading.as_dict() for reading in readings if reading],
+        "left_out": left_out,
+        "broken": broken,
+    }
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
@@ -131,6 +158,8 @@ def table(result: dict[str, Any]) -> Iterator[str]:
             yield f"goal missed: {reading['op']}, {reading['name']}: {', '.join(reading['missed'])}"
     for name in sorted({name for reading in result["benchmarks"] for name in reading["absent"]}):
         yield f"not installed: {name}"
+    for each in result["broken"]:
+        yield f"broken: {each['op']}, {each['name']}: {each['error']}"
     for name in result["left_out"]:
         yield f"left out, the time was over: {name}"
 
@@ -145,7 +174,7 @@ def main(ops: tuple[str, ...], seconds: float, out: Path) -> None:
     """Check every kernel on this GPU and time it beside its peers; print a table and write it as JSON.
 
     Times are medians; shares are of what the same GPU did in a large product and a large copy in the same run. Exits
-    with 1 if a result is wrong.
+    with 1 if a result is wrong or a call broke.
 
     Example: python -m lorentz_kernels.bench linear
     """
@@ -165,7 +194,7 @@ def main(ops: tuple[str, ...], seconds: float, out: Path) -> None:
     (out / f"kernels_{name}.json").write_text(json.dumps({**where, **result}, indent=1) + "\n")
     click.echo("\n".join([f"{gpu}: product {where['product_tflops']} TFLOP/s, copy {where['copy_gbytes']} GB/s", ""]))
     click.echo("\n".join(table(result)))
-    if not all(check["passed"] for check in result["checks"]):
+    if result["broken"] or not all(check["passed"] for check in result["checks"]):
         raise SystemExit(1)
 
 

@@ -79,18 +79,23 @@ def test_the_error_ratio_is_relative_to_the_size_of_what_is_expected(error: floa
     assert error_ratio(torch.zeros(3), torch.zeros(3)) == error_ratio(torch.zeros(0), torch.zeros(0)) == 0
 
 
-def result(seconds: float = 60.0) -> dict[str, Any]:
+def refused(*_: object) -> Any:
+    raise RuntimeError("out of resource: shared memory\nHint: smaller tiles")
+
+
+def result(seconds: float = 60.0, **lists: Any) -> dict[str, Any]:
     def wrong(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield "y", torch.ones(2), torch.full((2,), 2.0)
 
-    module: Any = SimpleNamespace(
-        benchmarks=lambda: [
+    made = {
+        "benchmarks": lambda: [
             Benchmark("device", lambda d: work(d, {"slow": 5.0})),
             Benchmark("host", work, by_host=True),
         ],
-        checks=lambda: [Check("check", wrong, {torch.float16: 1e-3})],
-        accuracies=lambda: [Accuracy("far", lambda device: {"ours": 2e-4, "peer": 1e-2}, {"ours": 1e-4})],
-    )
+        "checks": lambda: [Check("check", wrong, {torch.float16: 1e-3})],
+        "accuracies": lambda: [Accuracy("far", lambda device: {"ours": 2e-4, "peer": 1e-2}, {"ours": 1e-4})],
+    }
+    module: Any = SimpleNamespace(**(made | lists))
     return bench.run({"op": module}, CPU, LIMITS, (by_name, lambda call: 2 * by_name(call)), seconds)
 
 
@@ -107,6 +112,19 @@ def test_the_table_has_a_line_for_each_reading_and_one_for_each_fault() -> None:
         "goal missed: op, device: slow 5x",
     ]
     assert len({line.count("|") for line in lines[:4]}) == 1
+
+
+def test_what_breaks_is_named_and_hides_nothing_else() -> None:
+    found = result(
+        checks=lambda: [Check("check", refused, {torch.float16: 1e-3})],
+        benchmarks=lambda: [Benchmark("broken", refused), Benchmark("host", work)],
+        accuracies=lambda: [Accuracy("far", refused)],
+    )
+    assert (found["checks"], found["accuracies"]) == ([], [])
+    assert [reading["name"] for reading in found["benchmarks"]] == ["host"]
+    assert [line for line in bench.table(found) if line.startswith("broken")] == [
+        f"broken: op, {name}: RuntimeError: out of resource: shared memory" for name in ("check", "far", "broken")
+    ]
 
 
 def test_no_benchmark_starts_when_the_time_is_over() -> None:
@@ -184,7 +202,9 @@ def test_a_whole_run_is_forecast_to_take_less_than_8_minutes() -> None:
 
 def test_checks_in_processes_of_their_own_say_the_same() -> None:
     one = {"scaled_direction": LISTS["scaled_direction"]}
-    assert bench.check_all(one, CPU, workers=1) == bench.check_all(one, CPU, workers=0)
+    broken: bench.Broken = []
+    assert bench.check_all(one, CPU, 1, broken) == bench.check_all(one, CPU, 0, broken)
+    assert broken == []
 
 
 def test_peers_that_are_not_installed_are_named() -> None:
@@ -193,7 +213,9 @@ def test_peers_that_are_not_installed_are_named() -> None:
     reading = read(
         "op", Benchmark("work", lambda device: Work({"ours": lambda: "ours"}, absent=absent)), CPU, LIMITS, by_name
     )
-    lines = list(bench.table({"checks": [], "accuracies": [], "benchmarks": [reading.as_dict()], "left_out": []}))
+    lines = list(
+        bench.table({"checks": [], "accuracies": [], "benchmarks": [reading.as_dict()], "left_out": [], "broken": []})
+    )
     assert lines[-1] == "not installed: gone"
 
 
