@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lorentz_kernels.command import modules
 from lorentz_kernels.dispatch import INSTALLED, interpreting
+from lorentz_kernels.launch import Remembered
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,13 @@ def _without_gpu(capability: int) -> Iterator[list[Compiled]]:
 
     original, active = KernelInterface.__getitem__, driver._active
     KernelInterface.__getitem__ = subscript
+    Remembered.remembering = False
     driver.set_active(_Driver(capability))
     try:
         yield compiled
     finally:
         KernelInterface.__getitem__ = original
+        Remembered.remembering = True
         driver._active = active
 
 

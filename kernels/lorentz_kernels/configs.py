@@ -37,6 +37,8 @@ Facts = Mapping[str, str | int]
 
 VARIABLE = "LORENTZ_KERNELS_TUNE"
 _CHANGES: dict[tuple[str, str], Config] = {}
+_PICKED: dict[tuple[Any, ...], Config] = {}
+"""What was picked in this process: a launch every few microseconds has no time to ask for the GPU's name again."""
 
 
 def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | None = None, **sizes: int) -> Config:
@@ -49,6 +51,16 @@ def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | N
         run: launches the kernel with a configuration; what tuning times. It must leave its inputs as they are.
         sizes: what the rules' sizes are compared with.
     """
+    about = op, kernel, like.device, like.dtype, os.environ.get(VARIABLE), *sizes.items()
+    found = _PICKED.get(about)
+    if found is None:
+        found = _PICKED[about] = _pick(op, kernel, like, run, sizes)
+    return {**found, **_CHANGES.get((op, kernel), {})}
+
+
+def _pick(
+    op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | None, sizes: Mapping[str, int]
+) -> Config:
     facts: Facts = {**_gpu(like.device), "dtype": str(like.dtype).removeprefix("torch."), **sizes}
     found = _tuned(op).get(kernel, {}).get(bucket(facts)) if "gpu" in facts else None
     if found is None and run is not None and "gpu" in facts and os.environ.get(VARIABLE) == "1":
@@ -56,7 +68,13 @@ def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | N
     found = found or first(shipped(op)[kernel], facts)
     if found is None:
         raise LookupError(f"no rule of {op}/{kernel} fits {facts}: the last must have no condition")
-    return {**found, **_CHANGES.get((op, kernel), {})}
+    return found
+
+
+def forget() -> None:
+    """Forget what was picked and what was read from the cache of tuning, as a new process would."""
+    _PICKED.clear()
+    _tuned.cache_clear()
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Backend = Literal["triton", "torch"]
@@ -25,6 +26,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
 INSTALLED = importlib.util.find_spec("triton") is not None
 """Whether Triton can be imported, which happens only when a kernel is about to run."""
+_PLAIN = (Tensor, Parameter, type(None))  # looked at first: the question itself takes a microsecond for each
 
 
 def choose(*tensors: Tensor | None, backend: str | None = None) -> Backend:
@@ -33,16 +35,18 @@ def choose(*tensors: Tensor | None, backend: str | None = None) -> Backend:
     Raises:
         ValueError: the backend has an unknown name, or is "triton" where Triton cannot run.
     """
-    given = [tensor for tensor in tensors if tensor is not None]
     wanted, source = _wanted(backend)
     if wanted == "torch":
         return "torch"
-    obstacle = _obstacle({tensor.device for tensor in given}, {tensor.dtype for tensor in given})
-    if wanted == "triton":
+    interprets = interpreting()
+    why_not = _obstacle if torch.compiler.is_compiling() else _known_obstacle
+    for tensor in tensors:
+        obstacle = None if tensor is None else why_not(tensor.device, tensor.dtype, interprets)
         if obstacle is not None:
-            raise ValueError(f"{source}=triton cannot run here: {obstacle}")
-        return "triton"
-    return "triton" if obstacle is None and not interpreting() else "torch"
+            if wanted == "triton":
+                raise ValueError(f"{source}=triton cannot run here: {obstacle}")
+            return "torch"
+    return "triton" if wanted == "triton" or not interprets else "torch"
 
 
 def interpreting() -> bool:
@@ -57,7 +61,7 @@ def transforming() -> bool:
 
 def composes(*tensors: Tensor | None) -> bool:
     """Whether an operation must be a composition of torch's own: under transforms, and on tensors that wrap others."""
-    return transforming() or any(t is not None and is_traceable_wrapper_subclass(t) for t in tensors)
+    return transforming() or any(type(t) not in _PLAIN and is_traceable_wrapper_subclass(t) for t in tensors)
 
 
 def _wanted(backend: str | None) -> tuple[str | None, str]:
@@ -69,19 +73,20 @@ def _wanted(backend: str | None) -> tuple[str | None, str]:
     return wanted, source
 
 
-def _obstacle(devices: Iterable[torch.device], dtypes: Iterable[torch.dtype]) -> str | None:
-    """Return why Triton cannot run on such tensors, none where it can."""
+def _obstacle(device: torch.device, dtype: torch.dtype, interprets: bool) -> str | None:
+    """Return why Triton cannot run on such a tensor, none where it can."""
     if not INSTALLED:
         return "triton is not installed: pip install 'lorentz-relsim[gpu]'"
-    wrong = [str(dtype) for dtype in dtypes if dtype.is_floating_point and dtype not in DTYPES]
-    if wrong:
-        return f"its kernels take float32, float16 and bfloat16, got {wrong[0]}: use backend=torch"
-    for device in devices:
-        if device.type == "cpu" and interpreting():
-            continue
-        if device.type != "cuda":
-            return f"the tensors are on {device}: move them to a CUDA device, or set TRITON_INTERPRET=1 to interpret"
-        capability = torch.cuda.get_device_capability(device)
-        if capability < CAPABILITY:
-            return f"{device} has compute capability {capability}, and {CAPABILITY} is needed: use backend=torch"
+    if dtype.is_floating_point and dtype not in DTYPES:
+        return f"its kernels take float32, float16 and bfloat16, got {dtype}: use backend=torch"
+    if device.type == "cpu" and interprets:
+        return None
+    if device.type != "cuda":
+        return f"the tensors are on {device}: move them to a CUDA device, or set TRITON_INTERPRET=1 to interpret"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        return f"{device} has compute capability {capability}, and {CAPABILITY} is needed: use backend=torch"
     return None
+
+
+_known_obstacle = cache(_obstacle)  # which a compiler would warn of

@@ -28,6 +28,8 @@ def operator(
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
     def on_cuda(x: Tensor, *arguments: Any, **options: Any) -> Any:
+        if x.device.index == torch.cuda.current_device():
+            return triton(x, *arguments, **options)
         with torch.cuda.device_of(x):  # Triton launches on the current device
             return triton(x, *arguments, **options)
 

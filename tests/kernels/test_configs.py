@@ -49,13 +49,17 @@ def test_shipped_tables_end_in_a_default(path: Path) -> None:
         assert rules[-1].keys() == {"config"}, f"{kernel}: the last rule is the default, without a condition"
 
 
+@pytest.fixture(autouse=True)
+def _forgotten() -> None:
+    configs.forget()
+
+
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The rules above as the table of an operation, on a GPU on which smaller blocks are faster; returns the cache."""
     monkeypatch.setattr(configs, "shipped", lambda op: {"forward": RULES})
     monkeypatch.setattr(configs, "_gpu", lambda device: H100)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    configs._tuned.cache_clear()
     triton_testing = pytest.importorskip("triton.testing")
     monkeypatch.setattr(triton_testing, "do_bench", lambda work, return_mode: work())
     return tmp_path / "lorentz_kernels" / "scale.json"
@@ -75,7 +79,7 @@ def test_tuning_keeps_the_fastest_for_its_bucket(table: Path, monkeypatch: pytes
     assert pick("scale", "forward", like, run, width=1024) == {"BLOCK": 2}
     assert timed == [2, 3]  # the first is for another dtype, and none in this one gets the last
     monkeypatch.delenv("LORENTZ_KERNELS_TUNE")
-    configs._tuned.cache_clear()  # as a new process would
+    configs.forget()  # as a new process would
     assert pick("scale", "forward", like, run, width=513) == {"BLOCK": 2}
     assert pick("scale", "forward", like, run, width=1025) == {"BLOCK": 3}
     assert table.is_file()

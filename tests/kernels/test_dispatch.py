@@ -23,13 +23,20 @@ def _no_override(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
+def change(monkeypatch: pytest.MonkeyPatch, where: object, name: str, value: object) -> None:
+    """Change what an answer depends on that is otherwise remembered."""
+    monkeypatch.setattr(where, name, value)
+    dispatch._known_obstacle.cache_clear()
+
+
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """CUDA tensors can be made, without numbers, on a GPU of capability 9.0 with Triton installed."""
-    monkeypatch.setattr(dispatch, "INSTALLED", True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    change(monkeypatch, dispatch, "INSTALLED", True)
+    change(monkeypatch, torch.cuda, "get_device_capability", lambda device: (9, 0))
     with FakeTensorMode():
         yield monkeypatch
+    dispatch._known_obstacle.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -51,11 +58,11 @@ def test_cuda_takes_triton(dtype: torch.dtype, cuda: pytest.MonkeyPatch) -> None
 def test_cuda_takes_torch_in_float64_on_old_gpus_and_without_triton(cuda: pytest.MonkeyPatch) -> None:
     x = torch.empty(2, device="cuda")
     assert choose(x, x.double()) == "torch"
-    cuda.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    change(cuda, torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose(x) == "torch"
     with pytest.raises(ValueError, match=r"compute capability \(7, 5\), and \(8, 0\) is needed: use backend=torch"):
         choose(x, backend="triton")
-    cuda.setattr(dispatch, "INSTALLED", False)
+    change(cuda, dispatch, "INSTALLED", False)
     assert choose(x) == "torch"
 
 

@@ -64,6 +64,21 @@ def test_kernels_can_be_captured_in_a_graph(op: str, work: Benchmark) -> None:
     torch.cuda.synchronize()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_launch_again_sees_other_addresses_strides_and_numbers(dtype: torch.dtype) -> None:
+    """The second launch goes past Triton's own look at its arguments."""
+    weight, time_weight = (torch.randn(*shape, device="cuda", dtype=dtype) for shape in ((48, 64), (48,)))
+    for _ in range(2):
+        for width, first, c in ((64, 0, 1.0), (80, 0, 0.5), (80, 1, 0.5), (65, 1, 2.0), (64, 0, 0.1)):
+            x = torch.randn(40, width, device="cuda", dtype=dtype).narrow(1, first, 64)
+            expected = naive.linear(x.double(), weight.double(), time_weight.double(), c=c)
+            assert_close("y", expected, linear(x, weight, time_weight, c=c), 1e-5 if dtype == torch.float32 else 1e-2)
+            points = x.view(1, 1, 40, 64) if width == 64 else x[None, None]
+            truth = attention(points.double(), points.double(), points.double(), c=c, backend="torch")
+            out = attention(points, points, points, c=c)
+            assert_close("points", truth, out, 2e-4 if dtype == torch.float32 else 3e-2)
+
+
 SCORES: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
     "lorentz_logsumexp": lambda q, t, y: lorentz_logsumexp(q, t, beta=0.5, c=0.7, target=y),
     "linear_logsumexp": lambda q, t, y: linear_logsumexp(q, t, scale=0.5, target=y),

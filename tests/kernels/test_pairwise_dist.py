@@ -78,7 +78,7 @@ def test_blocks_agree(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, weight = points(3, 11, 4), points(3, 7, 4, seed=1), points(3, 11, 7, seed=2)
     radius = torch.tensor(2.0, dtype=torch.float64)
     whole = [chunked.forward(x, y, radius, True), *chunked.backward(weight, x, y, radius)]
-    monkeypatch.setattr(chunked, "NUMBERS", numbers)
+    monkeypatch.setattr(chunked, "ON_CPU", numbers)
     for a, b in zip(whole, [chunked.forward(x, y, radius, True), *chunked.backward(weight, x, y, radius)], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -95,7 +95,7 @@ def test_no_number_for_each_pair_and_coordinate_is_held() -> None:
     x, y = (torch.randn(200, 64).requires_grad_() for _ in range(2))
     with Watch():
         pairwise_dist(x, y).sum().backward()
-    assert max(sizes) <= chunked.NUMBERS
+    assert max(sizes) <= chunked.ON_CPU
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])

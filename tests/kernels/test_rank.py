@@ -57,7 +57,7 @@ def test_a_block_holds_few_scores_and_blocks_agree(monkeypatch: pytest.MonkeyPat
     exclude = exclusion((41, 300, 8), target)
     whole = linear_rank(query, table, target, bias, exclude=exclude)
     for size in (1, 600, 1500):  # blocks of 2, 2 and 5 queries, so that the last has one
-        monkeypatch.setattr(chunked, "SCORES", size)
+        monkeypatch.setattr(chunked, "ON_CPU", size)
         for a, b in zip(whole, linear_rank(query, table, target, bias, exclude=exclude), strict=True):
             assert torch.equal(a, b)
 
@@ -87,7 +87,7 @@ def test_scores_are_never_all_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked.torch, "mm", lambda a, b, out: (sizes.append(out.numel()), original(a, b, out=out))[1])
     linear_rank(torch.randn(500, 4), torch.randn(20_000, 4), torch.randint(20_000, (500,)))
     assert len(sizes) == 20
-    assert max(sizes) <= chunked.SCORES
+    assert max(sizes) <= chunked.ON_CPU
 
 
 @pytest.mark.parametrize(

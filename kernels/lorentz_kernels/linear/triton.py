@@ -9,9 +9,11 @@ from torch import Tensor
 
 from lorentz_kernels.configs import Config, pick
 from lorentz_kernels.dispatch import interpreting
+from lorentz_kernels.launch import Remembered, cdiv, next_power_of_2
 from lorentz_kernels.linear.activation import FROM_OUTPUT
 
 
+@Remembered
 @triton.jit
 def time_rows(X, X0, C, c, count, columns, stride, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     """x0 = sqrt(1/c + |x|^2) for BLOCK rows."""
@@ -72,6 +74,7 @@ def finish(total, Y, KEPT, at, inside, ACTIVATION: tl.constexpr):
     return y.to(tl.float32)
 
 
+@Remembered
 @triton.jit
 def epilogue_rows(
     P, X0, WT, B, Y, KEPT, Y0, C, c, count, columns,
@@ -98,6 +101,7 @@ def epilogue_rows(
         tl.store(Y0 + row, tl.sqrt(1 / c + tl.sum(square, 1)), mask=row < count)
 
 
+@Remembered
 @triton.jit
 def product_rows(
     X, W, X0, WT, B, Y, KEPT, Y0, C, c, count, inner, columns,
@@ -129,6 +133,7 @@ def product_rows(
         tl.store(Y0 + row, tl.sqrt(1 / c + tl.sum(tl.where(inside, y * y, 0.0), 1)), mask=row < count)
 
 
+@Remembered
 @triton.jit
 def backward_rows(
     G, X0, WT, KEPT, Y0, TO_Y0, RATIO, SUMS, BEFORE, count, columns, programs,
@@ -169,6 +174,7 @@ def backward_rows(
     tl.store(share + columns, tl.sum(plain, 0), mask=column < columns)
 
 
+@Remembered
 @triton.jit
 def add_rows(P, X, RATIO, OUT, count, columns, stride, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     """p + r x for BLOCK rows and WIDTH columns."""
@@ -188,7 +194,7 @@ def time_of(x: Tensor, c: Tensor | None, number: float, config: Config | None = 
     x0 = torch.empty(len(x), 1, dtype=torch.float32, device=x.device)
     if len(x):
         shape, options = _tile(config or pick("linear", "rows", x, width=x.shape[1]), x.shape[1])
-        grid = (triton.cdiv(len(x), shape["BLOCK"]),)
+        grid = (cdiv(len(x), shape["BLOCK"]),)
         time_rows[grid](x, x0, c, number, len(x), x.shape[1], x.stride(0), **shape, **options, enable_fp_fusion=True)
     return x0
 
@@ -211,7 +217,7 @@ def epilogue(
     if y.numel():
         shape, options = _tile(config or pick("linear", "rows", product, width=columns), columns)
         # The time of a row is that of all its columns: one program takes them all.
-        grid = (triton.cdiv(count, shape["BLOCK"]), 1 if timed else triton.cdiv(columns, shape["WIDTH"]))
+        grid = (cdiv(count, shape["BLOCK"]), 1 if timed else cdiv(columns, shape["WIDTH"]))
         bias = None if bias is None else bias.contiguous()
         epilogue_rows[grid](
             product, x0, time_weight, bias, y, _filled(kept), _filled(y0), c, number, count, columns,
@@ -239,9 +245,9 @@ def product(
     if y.numel():
         config = config or pick("linear", "product", x, width=columns)
         bias = None if bias is None else bias.contiguous()
-        product_rows[(triton.cdiv(count, config["BLOCK"]),)](
+        product_rows[(cdiv(count, config["BLOCK"]),)](
             x, weight, x0, time_weight, bias, y, _filled(kept), _filled(y0), c, number, count, inner, columns,
-            ACTIVATION=activation, WIDTH=max(16, triton.next_power_of_2(columns)), UPCAST=interpreting(), **config,
+            ACTIVATION=activation, WIDTH=max(16, next_power_of_2(columns)), UPCAST=interpreting(), **config,
             enable_fp_fusion=True,
         )  # fmt: skip
     return y, kept, y0
@@ -269,9 +275,9 @@ def backward(
         return ratio.zero_(), torch.zeros(2, columns, dtype=torch.float32, device=grad.device), before
     config = config or pick("linear", "backward", grad, width=columns)
     most = config.pop("PROGRAMS")
-    width = triton.next_power_of_2(columns)
+    width = next_power_of_2(columns)
     block = max(1, config.pop("TILE") // width)
-    programs = min(most, triton.cdiv(count, block))
+    programs = min(most, cdiv(count, block))
     sums = torch.empty(programs, 2, columns, dtype=torch.float32, device=grad.device)
     backward_rows[(programs,)](
         grad, x0, time_weight, *(None if part is None else part.contiguous() for part in (kept, y0, to_y0)),
@@ -300,7 +306,7 @@ def add_time(product: Tensor, x: Tensor, ratio: Tensor, config: Config | None = 
     if total.numel():
         count, columns = x.shape
         shape, options = _tile(config or pick("linear", "rows", x, width=columns), columns)
-        grid = (triton.cdiv(count, shape["BLOCK"]), triton.cdiv(columns, shape["WIDTH"]))
+        grid = (cdiv(count, shape["BLOCK"]), cdiv(columns, shape["WIDTH"]))
         add_rows[grid](product, x, ratio, total, count, columns, x.stride(0), **shape, **options, enable_fp_fusion=True)
     return total
 
@@ -313,5 +319,5 @@ def _by_columns(x: Tensor) -> Tensor:
 def _tile(config: Config, columns: int) -> tuple[dict[str, int], Config]:
     """Return rows and columns of a tile of config["TILE"] numbers, and the rest of the configuration."""
     tile = config.pop("TILE")
-    width = min(tile, triton.next_power_of_2(columns))
+    width = min(tile, next_power_of_2(columns))
     return {"BLOCK": tile // width, "WIDTH": width}, config

@@ -1,4 +1,4 @@
-"""The plain torch form of `linear_logsumexp`: tiles of scores that fit the cache, reduced before they reach memory.
+"""The plain torch form of `linear_logsumexp`: tiles of scores, reduced as they come; on a CPU they stay in the cache.
 
 A tile costs one matrix product and one exponential: times, bias and a shift of each row ride in columns joined to the
 product. The shift comes from an upper bound of the row's scores, so exp cannot overflow; where the bound is so loose
@@ -7,15 +7,32 @@ that a sum comes near underflow, the block is done again with its true maxima.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from lorentz_kernels.score import Score, query_columns, table_columns, table_times
 
-ROWS, ENTRIES = 1024, 384  # a float32 tile of 1.5 MiB: measured best of 64..2048 x 256..14541 on AVX2 cores
-JOINED = 16 * ENTRIES  # entries whose columns are joined at a time, for all queries
+JOINED = 16  # tiles of entries whose columns are joined at a time, for all queries
 HEADROOM = 60.0  # scores up to this cannot overflow exp in float32, nor can their sum over 2**30 entries
 TRUSTED = 1e-20  # a sum this large lost nothing to underflow: terms below 1e-38 of 2**30 entries are 1e-9 of it
+
+
+class Tile(NamedTuple):
+    """Rows and entries whose scores are held at a time."""
+
+    rows: int
+    entries: int
+
+
+ON_CPU = Tile(1024, 384)  # 1.5 MiB in float32: measured best of 64..2048 x 256..14541 on AVX2 cores
+ON_GPU = Tile(4096, 8192)  # 128 MiB: a product that fills the GPU, and few launches
+
+
+def _tile(x: Tensor) -> Tile:
+    return ON_CPU if x.device.type == "cpu" else ON_GPU
 
 
 def moments(score: Score, *, mean: bool) -> tuple[Tensor, Tensor]:
@@ -50,7 +67,7 @@ def table_gradient(score: Score, lse: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     (entries, width), times = score.table.shape, table_times(score)
     grad_table = rows.new_empty(entries, width)
     rest = rows.new_empty(entries, len(weighted) - width)
-    size = min(entries, max(64, ROWS * ENTRIES // max(len(rows), 1)))
+    size = min(entries, max(64, math.prod(_tile(rows)) // max(len(rows), 1)))
     buffer = rows.new_empty(len(rows) * size)
     for start in range(0, entries, size):
         piece = slice(start, start + size)
@@ -95,10 +112,11 @@ def _sums(rows: Tensor, score: Score, times: Tensor | None, mean: bool) -> tuple
     And the same times the table, (N, d), of no rows without a mean.
     """
     sums, weighted, buffer = _empty_sums(rows, score, mean)
-    for start in range(0, len(score.table), JOINED):
-        joined = table_columns(score, times, slice(start, start + JOINED), shifted=True)
+    entries = _tile(rows).entries
+    for start in range(0, len(score.table), JOINED * entries):
+        joined = table_columns(score, times, slice(start, start + JOINED * entries), shifted=True)
         for block in _blocks(rows):
-            for table in joined.split(ENTRIES):
+            for table in joined.split(entries):
                 tile = _product(rows[block], table, buffer).exp_()
                 _accumulate(sums[:, block], weighted[block], tile, table)
     return sums, weighted
@@ -111,8 +129,9 @@ def _sums_with_maximum(rows: Tensor, score: Score, times: Tensor | None, mean: b
     """
     sums, weighted, buffer = _empty_sums(rows, score, mean)
     top = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
-    for start in range(0, len(score.table), ENTRIES):
-        table = table_columns(score, times, slice(start, start + ENTRIES))
+    entries = _tile(rows).entries
+    for start in range(0, len(score.table), entries):
+        table = table_columns(score, times, slice(start, start + entries))
         tile = _product(rows, table, buffer)
         raised = torch.maximum(top, tile.amax(dim=1))
         shrink = torch.exp(top - raised)
@@ -126,12 +145,14 @@ def _sums_with_maximum(rows: Tensor, score: Score, times: Tensor | None, mean: b
 def _empty_sums(rows: Tensor, score: Score, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
     timed = mean and score.squared_radius is not None
     weighted = rows.new_zeros(len(rows) if mean else 0, score.table.shape[1])
-    buffer = rows.new_empty(min(ROWS, len(rows)) * min(ENTRIES, len(score.table)))
+    tile = _tile(rows)
+    buffer = rows.new_empty(min(tile.rows, len(rows)) * min(tile.entries, len(score.table)))
     return rows.new_zeros(1 + timed, len(rows)), weighted, buffer
 
 
 def _blocks(rows: Tensor) -> list[slice]:
-    return [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
+    size = _tile(rows).rows
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
 def _accumulate(sums: Tensor, weighted: Tensor, tile: Tensor, table: Tensor) -> None:

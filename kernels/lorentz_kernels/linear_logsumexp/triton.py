@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.launch import Remembered, cdiv
 from lorentz_kernels.score import Score, lift
 from lorentz_kernels.score.triton import (
     FLOOR,
@@ -29,6 +30,7 @@ LOG2E = 1.4426950408889634
 LIFT = 8192.0  # softmax weights of rare entries are subnormal in float16, eight thousand times them are not
 
 
+@Remembered
 @triton.jit
 def logsumexp_forward(
     Q, T, QS, TS, FACTOR, TOP, TOTAL, MEAN, MEAN_SIDE, rows, entries, share,
@@ -132,6 +134,7 @@ def _absorb(
     return raised, total, mean, mean_side
 
 
+@Remembered
 @triton.jit
 def logsumexp_backward(
     Q, T, QS, TS, FACTOR, LSE, WEIGHT, GRAD, GRAD_SIDE, rows, entries, share,
@@ -205,12 +208,12 @@ def moments(
     new, factor = score.scale.new_empty, given.scale * LOG2E
 
     def run(config: Config) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        count = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], device)
-        share = triton.cdiv(triton.cdiv(entries, count), config["ENTRIES"]) * config["ENTRIES"]
+        count = splits or splits_for(cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], device)
+        share = cdiv(cdiv(entries, count), config["ENTRIES"]) * config["ENTRIES"]
         sums = new(count, rows, given.columns) if mean else None
         side_sums = new(count, rows, SIDE.value) if mean and given.query_side is not None else None
         top, total = new(count, rows), new(count, rows)
-        logsumexp_forward[(triton.cdiv(rows, config["ROWS"]), count)](
+        logsumexp_forward[(cdiv(rows, config["ROWS"]), count)](
             given.query, given.table, given.query_side, given.table_side, factor, top, total, sums, side_sums,
             rows, entries, share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision,
             **config, enable_fp_fusion=True,
@@ -252,11 +255,11 @@ def table_gradient(
     factor, exponent = given.scale * LOG2E, torch.where(lse == -torch.inf, torch.inf, lse * LOG2E)
 
     def run(config: Config) -> tuple[Tensor, Tensor | None]:
-        count = splits or splits_for(triton.cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], device)
-        share = triton.cdiv(triton.cdiv(rows, count), config["ROWS"]) * config["ROWS"]
+        count = splits or splits_for(cdiv(entries, config["ENTRIES"]), rows, config["ROWS"], device)
+        share = cdiv(cdiv(rows, count), config["ROWS"]) * config["ROWS"]
         sums = new(count, entries, given.columns)
         side_sums = None if given.table_side is None else new(count, entries, SIDE.value)
-        logsumexp_backward[(triton.cdiv(entries, config["ENTRIES"]), count)](
+        logsumexp_backward[(cdiv(entries, config["ENTRIES"]), count)](
             given.query, given.table, given.query_side, given.table_side, factor, exponent, lifted, sums, side_sums,
             rows, entries, share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision,
             **config, enable_fp_fusion=True,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lorentz_kernels.pairwise_dist.naive import from_square, split, sqdist, time
 
-NUMBERS = 1 << 17  # of each pair and coordinate in a block: half a MiB in float32
+ON_CPU, ON_GPU = 1 << 17, 1 << 25  # numbers of a block, of each pair and coordinate: half a MiB in float32, and 128
 
 
 def forward(x: Tensor, y: Tensor, squared_radius: Tensor, geodesic: bool) -> Tensor:
@@ -51,7 +51,7 @@ def backward(weight: Tensor, x: Tensor, y: Tensor, squared_radius: Tensor) -> tu
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, slice]]:
     """Yield batches and blocks of rows of x whose pairs with all rows of y have few numbers."""
-    size = max(1, NUMBERS // max(1, y.shape[1] * y.shape[2]))
+    size = max(1, (ON_CPU if x.device.type == "cpu" else ON_GPU) // max(1, y.shape[1] * y.shape[2]))
     for batch in range(len(x)):
         for start in range(0, x.shape[1], size):
             yield batch, slice(start, start + size)

@@ -13,12 +13,14 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.launch import Remembered, cdiv
 from lorentz_kernels.pairwise_dist.naive import time
 
 LONGEST = 128  # rows or columns of a tile
 TERMS = tl.constexpr(13)  # of the series of asinh(u) / u in u^2 that reach float32 for u < 1/2
 
 
+@Remembered
 @triton.jit
 def distance_tiles(
     X, Y, X_TIME, Y_TIME, SQUARED_RADIUS, OUT, rows, columns, x_stride, y_stride, size,
@@ -77,6 +79,7 @@ def _asinh(u):
     return tl.where(u < 0.5, u * series, tl.log(u + tl.sqrt(u * u + 1.0)))
 
 
+@Remembered
 @triton.jit
 def pull_rows(
     X, Y, X_TIME, Y_TIME, WEIGHT, PULLED, OF_SQUARE, rows, columns, x_stride, y_stride,
@@ -149,7 +152,7 @@ def _tiles(x: Tensor, y: Tensor, squared_radius: Tensor, config: Config | None, 
     x_stride, y_stride = x.shape[1], y.shape[1]
 
     def run(config: Config) -> None:
-        grid = (triton.cdiv(rows, config["ROWS"]), triton.cdiv(columns, config["COLUMNS"]), batch)
+        grid = (cdiv(rows, config["ROWS"]), cdiv(columns, config["COLUMNS"]), batch)
         distance_tiles[grid](
             *by_coordinate, *times, squared_radius.float(), out, rows, columns, x_stride, y_stride, size,
             **what, **config, enable_fp_fusion=True,
@@ -171,7 +174,7 @@ def _pull(
     from_x, from_y = (F.pad(_padded(points), (0, wide - size)) for points in (x, y))
     pulled, of_square = x.new_empty(batch, rows, wide), x.new_empty(batch, rows)
     times = [_time_in_two(points, squared_radius) for points in (from_x, from_y)]
-    pull_rows[(triton.cdiv(rows, config["ROWS"]), triton.cdiv(wide, config["PART"]), batch)](
+    pull_rows[(cdiv(rows, config["ROWS"]), cdiv(wide, config["PART"]), batch)](
         from_x, from_y, *times, weight, pulled, of_square, rows, columns, from_x.shape[1], from_y.shape[1],
         *weight.stride(), SIZE=wide, **config, enable_fp_fusion=True,
     )  # fmt: skip

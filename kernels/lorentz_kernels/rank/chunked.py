@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lorentz_kernels.score import Score, columns
 
-SCORES = 1 << 19  # a block of 2 MiB in float32
+ON_CPU, ON_GPU = 1 << 19, 1 << 26  # scores of a block: 2 MiB in float32, and 256, which few launches fill
 COUNTED = 1 << 24  # ones that float32 can count
 
 
@@ -19,7 +19,7 @@ def counts(score: Score, target: Tensor, offsets: Tensor | None, excluded: Tenso
     """Return what `naive.counts` does."""
     rows, entries = columns(score)
     above, equal = torch.empty_like(target), torch.empty_like(target)
-    size = max(2, SCORES // len(entries))
+    size = max(2, (ON_CPU if rows.device.type == "cpu" else ON_GPU) // len(entries))
     scores, flags = (rows.new_empty(min(size, max(len(rows), 2)), len(entries)) for _ in range(2))
     for start in range(0, len(rows), size):
         block = slice(start, min(start + size, len(rows)))

@@ -12,10 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.configs import Config, generation, pick
+from lorentz_kernels.launch import Remembered, cdiv
 from lorentz_kernels.score import Score
 from lorentz_kernels.score.triton import SIDE, Operands, load_rows, multiply, operands, splits_for
 
 
+@Remembered
 @triton.jit
 def count_tiles(
     Q, T, QS, TS, OF_TARGET, ABOVE, EQUAL, rows, entries, share,
@@ -65,6 +67,7 @@ def _compare(
     return above, equal
 
 
+@Remembered
 @triton.jit
 def multiply_pairs(
     Q, T, QS, TS, ROW, ENTRY, OUT, pairs,
@@ -108,10 +111,10 @@ def counts(
 
     def run(config: Config) -> tuple[Tensor, Tensor, Tensor]:
         of_target = pair_products(given, torch.arange(rows, device=device), target, config)
-        count = splits or splits_for(triton.cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], device)
-        share = triton.cdiv(triton.cdiv(entries, count), config["ENTRIES"]) * config["ENTRIES"]
+        count = splits or splits_for(cdiv(rows, config["ROWS"]), entries, config["ENTRIES"], device)
+        share = cdiv(cdiv(entries, count), config["ENTRIES"]) * config["ENTRIES"]
         above, equal = (target.new_empty(count, rows, dtype=torch.int32) for _ in range(2))
-        count_tiles[(triton.cdiv(rows, config["ROWS"]), count)](
+        count_tiles[(cdiv(rows, config["ROWS"]), count)](
             given.query, given.table, given.query_side, given.table_side, of_target, above, equal, rows, entries,
             share, COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config,
             enable_fp_fusion=True,
@@ -137,7 +140,7 @@ def pair_products(given: Operands, row: Tensor, entry: Tensor, config: Config) -
     """Return the products of pairs of a query and an entry, (M,) and (M,), as the tiles have them."""
     out = given.scale.new_empty(len(row))
     if len(row):
-        multiply_pairs[(triton.cdiv(len(row), config["ENTRIES"]),)](
+        multiply_pairs[(cdiv(len(row), config["ENTRIES"]),)](
             given.query, given.table, given.query_side, given.table_side, row.contiguous(), entry.contiguous(), out,
             len(row), COLUMNS=given.columns, WIDTH=given.width, PRECISION=given.precision, **config,
             enable_fp_fusion=True,

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.launch import Remembered, cdiv, next_power_of_2
 
 # The fourth root and the square root of the largest float32: how long vectors and times may become, and their squares.
 LONGEST = tl.constexpr(torch.finfo(torch.float32).max ** 0.25)
@@ -15,6 +16,7 @@ LARGEST = tl.constexpr(torch.finfo(torch.float32).max ** 0.5)
 TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
+@Remembered
 @triton.jit
 def adam_rows(
     X, GRAD, W, V, V_MAX, ROWS, SETTINGS, rate, bias2, c, decay1, share1, decay2, share2, eps,
@@ -112,8 +114,8 @@ def step_rows(
     beta1, beta2 = betas
     config = config or pick("riemannian_adam", "rows", x, width=columns)
     block = config.pop("BLOCK")
-    adam_rows[(triton.cdiv(count, block),)](
+    adam_rows[(cdiv(count, block),)](
         x, grad, w, v, v_max, rows, settings, rate, bias2, c, beta1, 1 - beta1, beta2, 1 - beta2, eps,
         count, columns, x.stride(0), grad.stride(0), w.stride(0),
-        BLOCK=block, WIDTH=triton.next_power_of_2(columns), **config, enable_fp_fusion=True,
+        BLOCK=block, WIDTH=next_power_of_2(columns), **config, enable_fp_fusion=True,
     )  # fmt: skip

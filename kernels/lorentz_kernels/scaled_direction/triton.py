@@ -8,10 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.launch import Remembered, cdiv, next_power_of_2
 
 ZERO = tl.constexpr(torch.finfo(torch.float32).tiny ** 0.5)  # shorter vectors count as zero
 
 
+@Remembered
 @triton.jit
 def forward_rows(V, RADIUS, Y, LENGTH, count, columns, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     """y = radius v / |v| for BLOCK rows, and |v|: 1, and negative as a sign, where v counts as zero."""
@@ -30,6 +32,7 @@ def forward_rows(V, RADIUS, Y, LENGTH, count, columns, BLOCK: tl.constexpr, WIDT
     tl.store(Y + at, (v * (radius / tl.abs(length))[:, None]).to(Y.dtype.element_ty), mask=inside)
 
 
+@Remembered
 @triton.jit
 def backward_rows(G, V, RADIUS, LENGTH, DV, DRADIUS, count, columns, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     """dradius = g . u and dv = radius / |v| (g - u (g . u)), u = v / |v|, for BLOCK rows."""
@@ -75,6 +78,6 @@ def backward(
 def _grid(v: Tensor, config: Config | None) -> tuple[tuple[int], Config]:
     count, columns = v.shape
     options = dict(config or pick("scaled_direction", "rows", v, width=columns))
-    width = triton.next_power_of_2(columns)
+    width = next_power_of_2(columns)
     block = max(1, options.pop("TILE") // width)
-    return (triton.cdiv(count, block),), {**options, "BLOCK": block, "WIDTH": width}
+    return (cdiv(count, block),), {**options, "BLOCK": block, "WIDTH": width}

@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lorentz_kernels.dispatch import interpreting
+from lorentz_kernels.launch import cdiv, next_power_of_2
 from lorentz_kernels.score import Score, lift
 
 SIDE = tl.constexpr(16)
@@ -100,7 +101,7 @@ def operands(score: Score, precision: str) -> Operands:
     columns = -(-query.shape[1] // 8) * 8
     query, table = (F.pad(x, (0, columns - x.shape[1])).contiguous() for x in (query, table))
     sides = _sides(score, scale)
-    width = max(16, triton.next_power_of_2(columns))
+    width = max(16, next_power_of_2(columns))
     used = precision if query.dtype == torch.float32 and not interpreting() else "ieee"
     return Operands(query, table, *sides, scale.abs(), columns, width, used)
 
@@ -109,7 +110,7 @@ def splits_for(blocks: int, length: int, block: int, device: torch.device) -> in
     """Return into how many parts to cut a loop so that two programs for each multiprocessor are busy."""
     available = device.type == "cuda" and torch.cuda.is_available()
     busy = 2 * (torch.cuda.get_device_properties(device).multi_processor_count if available else 132)
-    return max(1, min(triton.cdiv(busy, blocks), triton.cdiv(length, block)))
+    return max(1, min(cdiv(busy, blocks), cdiv(length, block)))
 
 
 def time_of(side: Tensor) -> Tensor:

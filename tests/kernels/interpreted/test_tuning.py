@@ -57,9 +57,9 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[obje
     monkeypatch.setattr(configs, "_gpu", lambda device: {"gpu": "a GPU", "capability": "9.0"})
     monkeypatch.setattr(triton.testing, "do_bench", do_bench)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    configs._tuned.cache_clear()
+    configs.forget()
     yield calls
-    configs._tuned.cache_clear()
+    configs.forget()
 
 
 @pytest.mark.parametrize("name", CALLS)

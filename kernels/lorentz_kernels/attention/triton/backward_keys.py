@@ -29,6 +29,7 @@ from lorentz_kernels.attention.triton.rows import (
     sum_of_parts,
     visible,
 )
+from lorentz_kernels.launch import Remembered
 
 
 @triton.jit
@@ -94,6 +95,7 @@ def _step(
     return dk, dk_time, dv, dv_height, k_sums, v_sums
 
 
+@Remembered
 @triton.jit
 def attention_backward_keys(
     Q, K, V, G, SIDE, Q_TIME, K_TIME, HEIGHT, G_HEIGHT, LSE, DELTA, REFERENCE, MASK, SCALE, C, DK, DV, TO_C,

@@ -20,6 +20,7 @@ from lorentz_kernels.attention.triton.rows import (
     sum_of_parts,
     visible,
 )
+from lorentz_kernels.launch import Remembered
 
 
 @triton.jit
@@ -68,6 +69,7 @@ def _step(
     return tl.dot(dz, k, dq, input_precision=PRECISION), dq_time, sums
 
 
+@Remembered
 @triton.jit
 def attention_backward_queries(
     Q, K, V, G, SIDE, Q_TIME, K_TIME, HEIGHT, G_HEIGHT, LSE, DELTA, TO_C_OF_POINTS, MASK, SCALE, C, DQ, TO_SCALE, TO_C,

@@ -30,6 +30,7 @@ from lorentz_kernels.attention.triton.rows import (
     sum_of_parts,
     visible,
 )
+from lorentz_kernels.launch import Remembered
 
 
 @triton.jit
@@ -85,6 +86,7 @@ def _step(
     return raised, total, height, acc, sums
 
 
+@Remembered
 @triton.jit
 def attention_forward(
     Q, K, V, K_TIME, HEIGHT, SIDE, REFERENCE, MASK, SCALE, C, POINT, REST, LSE, FACTOR,

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton import cdiv, next_power_of_2
 
 from lorentz_kernels.attention.given import parse
 from lorentz_kernels.attention.triton.backward_keys import attention_backward_keys
@@ -16,6 +15,7 @@ from lorentz_kernels.attention.triton.pull_back import pull_back
 from lorentz_kernels.attention.triton.rows import PARTS, prepare
 from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.dispatch import interpreting
+from lorentz_kernels.launch import cdiv, next_power_of_2
 
 ROWS = 32  # of the kernels that pass over rows
 

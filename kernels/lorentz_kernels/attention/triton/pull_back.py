@@ -23,8 +23,10 @@ from lorentz_kernels.attention.triton.rows import (
     squared_radius,
     store_rows,
 )
+from lorentz_kernels.launch import Remembered
 
 
+@Remembered
 @triton.jit
 def pull_back(
     Q, POINT, REST, FACTOR, GRAD, REFERENCE, C, Q_TIME, SIDE, G, G_HEIGHT, DELTA, TO_C_OF_POINTS,

@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lorentz_kernels.launch import Remembered
+
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)  # exponentials have base 2
 PARTS: tl.constexpr = tl.constexpr(16)  # width of a side row: what one step of a tensor core takes
 
@@ -140,6 +142,7 @@ def sum_of_parts(side, FIRST: tl.constexpr, COUNT: tl.constexpr):
     return tl.sum(tl.where((part >= FIRST) & (part < FIRST + COUNT), side, 0.0), 1)
 
 
+@Remembered
 @triton.jit
 def prepare(
     K, V, REFERENCE, C, K_TIME, HEIGHT, SIDE, GAP,
