@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.dispatch import interpreting
+from lorentz_kernels.launch import KEPT
 
 Config = dict[str, Any]
 Facts = Mapping[str, str | int]
@@ -54,6 +55,8 @@ def pick(op: str, kernel: str, like: Tensor, run: Callable[[Config], object] | N
     about = op, kernel, like.device, like.dtype, os.environ.get(VARIABLE), *sizes.items()
     found = _PICKED.get(about)
     if found is None:
+        if len(_PICKED) >= KEPT:
+            _PICKED.clear()
         found = _PICKED[about] = _pick(op, kernel, like, run, sizes)
     return {**found, **_CHANGES.get((op, kernel), {})}
 

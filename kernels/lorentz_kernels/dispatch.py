@@ -64,6 +64,11 @@ def composes(*tensors: Tensor | None) -> bool:
     return transforming() or any(type(t) not in _PLAIN and is_traceable_wrapper_subclass(t) for t in tensors)
 
 
+def asked(backend: str | None) -> bool:
+    """Whether somebody chose the implementation, by the argument or by the variable."""
+    return bool(backend or os.environ.get(VARIABLE))
+
+
 def _wanted(backend: str | None) -> tuple[str | None, str]:
     """Return the backend that was asked for, none where nobody asked, and who asked."""
     source = "backend" if backend else VARIABLE

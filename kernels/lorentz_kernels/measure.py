@@ -86,6 +86,11 @@ class Reading:
         return asdict(self)
 
 
+def kernels(device: torch.device) -> str | None:
+    """Return the backend to ask for where kernels are to be checked, whatever their size; a CPU has none."""
+    return "triton" if device.type == "cuda" else None
+
+
 def installed(peers: Mapping[str, tuple[str, Call]]) -> tuple[dict[str, Call], tuple[str, ...]]:
     """Return the peers, given with the modules that they import, that are installed, and the names of the others."""
     there = {name: call for name, (module, call) in peers.items() if find_spec(module) is not None}

@@ -222,10 +222,14 @@ class MultiheadAttention(LorentzModule):
     def _maps(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Return the heads of x under neighbouring maps, 0, 1, 2 being those to Q, K, V: one product for all."""
         rows = slice(sum(self._widths[:first]), sum(self._widths[:last]))
+
+        def of(packed: Tensor) -> Tensor:
+            return packed if last - first == 3 else packed[rows]  # a slice of all has a gradient of its own to write
+
         own: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)[first]
-        weight = own if self.in_proj_weight is None else self.in_proj_weight[rows]
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        out = LF.linear(x, weight, self.in_proj_time_weight[rows], bias, self.manifold.c)
+        weight = own if self.in_proj_weight is None else of(self.in_proj_weight)
+        bias = None if self.in_proj_bias is None else of(self.in_proj_bias)
+        out = LF.linear(x, weight, of(self.in_proj_time_weight), bias, self.manifold.c)
         return tuple(map(self._cut, out.split(self._widths[first:last], dim=-1)))
 
     def _cut(self, x: Tensor) -> Tensor:

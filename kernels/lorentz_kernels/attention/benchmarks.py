@@ -25,14 +25,22 @@ def benchmarks() -> list[Benchmark]:
     rows = [Benchmark(_name(*case, BF16), partial(_work, *case, BF16)) for case in cases]
     wide = (SHAPES[1], False, False)
     single = Benchmark(_name(*wide, torch.float32), partial(_work, *wide, torch.float32))
-    return [*rows, single, Benchmark(f"times and side rows {_name(*wide, BF16)}", partial(_side_rows, SHAPES[1]))]
+    call = Benchmark(
+        "call fwd+bwd B16 H4 L128 D32 fp32", partial(_work, (16, 4, 128, 32), False, True, torch.float32), True
+    )
+    return [*rows, single, call, Benchmark(f"times and side rows {_name(*wide, BF16)}", partial(_side_rows, SHAPES[1]))]
 
 
 def checks() -> list[Check]:
     """Return the comparisons with the specification in float64."""
     limits = {torch.float32: 2e-5, torch.float16: 4e-3, BF16: 3e-2}
+    # With few keys gradients are differences of what is nearly equal: of what three products of bfloat16 leave of
+    # float32, emulated in float64, the first rows of a causal mask keep up to 5e-5.
+    causal = {**limits, torch.float32: 2e-4}
     shapes = [(2, 3, 37, 53, 64, False), (1, 2, 300, 300, 128, True), (2, 2, 65, 65, 80, True)]
-    return [Check("x".join(map(str, shape)), partial(_compare, *shape), limits) for shape in shapes]
+    return [
+        Check("x".join(map(str, shape)), partial(_compare, *shape), causal if shape[-1] else limits) for shape in shapes
+    ]
 
 
 def accuracies() -> list[Accuracy]:

@@ -87,9 +87,9 @@ def attention(
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     out: Tensor = _Attention.apply(
         implementation,
-        *(_four(x.expand(*batch, *x.shape[-own:]), len(lead)) for x in (q, k, v)),
+        *(_four(_expanded(x, (*batch, *x.shape[-own:])), len(lead)) for x in (q, k, v)),
         None if attn_mask is None else _aligned("attn_mask", attn_mask, lead, (q.shape[-2], k.shape[-2])),
-        _aligned("scale", scale.to(wide), lead, (q.shape[-2], 1))[..., 0] if isinstance(scale, Tensor) else None,
+        _aligned("scale", scale.to(wide), lead, (q.shape[-2], 1)).squeeze(-1) if isinstance(scale, Tensor) else None,
         c.to(wide) if isinstance(c, Tensor) else None,
         2.0 if isinstance(scale, Tensor) else 2 * (q.shape[-1] ** -0.5 if scale is None else scale),
         1.0 if isinstance(c, Tensor) else c,
@@ -97,7 +97,7 @@ def attention(
         diagonal,
         q.dtype == torch.float32 if center_v is None else center_v,
     )
-    return out.reshape(*lead, *out.shape[-2:])
+    return out if len(lead) == 2 else out.reshape(*lead, *out.shape[-2:])
 
 
 def _implementation(
@@ -162,12 +162,18 @@ def _joint(shapes: list[torch.Size]) -> torch.Size:
     return shapes[0] if shapes[0] == shapes[1] == shapes[2] else torch.broadcast_shapes(*shapes)
 
 
+def _expanded(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return x in a shape that it broadcasts to; what changes nothing would have a gradient of its own."""
+    return x if x.shape == shape else x.expand(shape)
+
+
 def _four(x: Tensor, lead: int, batch: tuple[int, ...] | None = None) -> Tensor:
     """Return x (..., L, n) with `lead` leading dimensions made two, the batch and the heads; it may have fewer.
 
     More than two are flattened, for which those of a mask or a scale, given `batch`, are expanded first.
     """
-    x = x[(None,) * (lead + 2 - x.dim())]
+    if missing := lead + 2 - x.dim():
+        x = x[(None,) * missing]
     if lead < 2:
         return x[(None,) * (2 - lead)]
     if lead == 2:

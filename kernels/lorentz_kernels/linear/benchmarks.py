@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorentz_kernels.linear import linear, linear_with_time, naive, rows
-from lorentz_kernels.measure import Benchmark, Check, Work
+from lorentz_kernels.measure import Benchmark, Check, Work, kernels
 
 BF16 = torch.bfloat16
 PLAIN = "", False, None, 1.0  # no activation, no time
@@ -28,7 +28,11 @@ def benchmarks() -> list[Benchmark]:
     layers = [Benchmark(f"layer fwd+bwd {n}x{d} bf16", partial(_layer, n, d)) for n, d in ((4096, 512), (32768, 512))]
     chain = Benchmark("feed-forward fwd+bwd 32768x512x2048 relu bf16", partial(_feed_forward, 32768, 512, 2048))
     fused = [Benchmark(f"layer fwd 32768x{d} bf16", partial(_forward, 32768, d)) for d in (128, 256, 512)]
-    return [*by_row, *layers, chain, *fused, Benchmark("call 256x64 bf16", partial(_call, 256, 64), by_host=True)]
+    calls = [
+        Benchmark(f"call {'fwd+bwd' if backward else 'fwd'} {n}x{d} bf16", partial(_call, n, d, backward), by_host=True)
+        for n, d, backward in ((256, 64, False), (256, 64, True), (4096, 256, True))
+    ]
+    return [*by_row, *layers, chain, *fused, *calls]
 
 
 def checks() -> list[Check]:
@@ -46,7 +50,7 @@ def _compare(
     *parts, slope = (torch.randn(size, device=device, generator=generator).to(dtype) for size in sizes)
     leaves = [part.requires_grad_() for part in parts]
     exact = [part.detach().double().requires_grad_() for part in parts]
-    y, expected = partial(linear, c=0.7)(*leaves), partial(naive.linear, c=0.7)(*exact)
+    y, expected = partial(linear, c=0.7, backend=kernels(device))(*leaves), partial(naive.linear, c=0.7)(*exact)
     yield "y", expected, y
     wanted, got = torch.autograd.grad(expected, exact, slope.double()), torch.autograd.grad(y, leaves, slope)
     yield from zip(("dx", "dW", "dw_t", "db"), wanted, got, strict=True)
@@ -124,7 +128,19 @@ def _forward(count: int, width: int, device: torch.device) -> Work:
     return Work(calls, flops=2 * count * width**2, bytes=2 * (2 * x.numel() + weight.numel()))
 
 
-def _call(count: int, width: int, device: torch.device) -> Work:
-    x, weight, time_weight, bias = _parts(count, width, device)
-    calls = {"ours": lambda: linear(x, weight, time_weight, bias), "nn.Linear": lambda: F.linear(x, weight, bias)}
+def _call(count: int, width: int, backward: bool, device: torch.device) -> Work:
+    """What the host does for few numbers: the kernels are launched from Python, torch's operators are not."""
+    parts, slope = _parts(count, width, device), torch.randn(count, width, device=device, dtype=BF16)
+    euclidean = [parts[0], parts[1], parts[3]]
+
+    def call(function: Callable[..., Tensor], leaves: list[Tensor]) -> Callable[[], Any]:
+        if not backward:
+            return lambda: function(*leaves)
+        return lambda: torch.autograd.grad(function(*leaves), leaves, slope)
+
+    calls = {
+        "ours": call(linear, parts),
+        "ours by kernels": call(partial(linear, backend=kernels(device)), parts),
+        "nn.Linear": call(F.linear, euclidean),
+    }
     return Work(calls)

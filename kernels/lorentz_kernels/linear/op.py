@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorentz_kernels.dispatch import choose, composes
+from lorentz_kernels.dispatch import asked, choose, composes
 from lorentz_kernels.linear import closed, naive, rows
 from lorentz_kernels.linear.activation import Epilogue, check
 from lorentz_kernels.linear.naive import Curvature
+
+FEW = 1 << 21
+"""Numbers of points or of results: on an H200, four times as many keep it as busy as Python is with a launch."""
 
 
 def linear(
@@ -86,15 +89,30 @@ def _run(
     chosen = choose(x, weight, time_weight, bias, x0, backend=backend) if len(weight) <= rows.WIDEST else "torch"
     per_row = isinstance(c, Tensor) and c.numel() != 1
     compiled = chosen == "torch" and torch.compiler.is_compiling()  # the compiler fuses more than a closed form does
-    dtype = torch.get_autocast_dtype(x.device.type) if _casts(x) else x.dtype
-    mixed = dtype == x.dtype != weight.dtype  # is whatever torch makes of it
-    if per_row or compiled or mixed or composes(x, weight, time_weight, bias, x0, c if isinstance(c, Tensor) else None):
+    few = chosen == "triton" and not asked(backend) and _few(x, weight)
+    casts = _casts(x)
+    dtype = torch.get_autocast_dtype(x.device.type) if casts else x.dtype
+    mixed = not casts and x.dtype != weight.dtype  # is whatever torch makes of it
+    if (
+        per_row
+        or compiled
+        or mixed
+        or few
+        or composes(x, weight, time_weight, bias, x0, c if isinstance(c, Tensor) else None)
+    ):
         return specification(x, weight, time_weight, bias, c, activation=activation, x0=x0)
     module = rows if chosen == "triton" else closed
     found = _Linear.apply(x, weight, time_weight, bias, c, x0, dtype, module, name, timed)
     if timed:
         return tuple(rows_of.view(*x.shape[:-1], rows_of.shape[1]) for rows_of in found)
     return found.view(*x.shape[:-1], len(weight))  # out here, so that it may be changed in place
+
+
+def _few(x: Tensor, weight: Tensor) -> bool:
+    """Whether a GPU does torch's own operators before Python has launched kernels of ours; a graph has no Python."""
+    numbers = x.numel() // max(1, x.shape[-1]) * max(weight.shape)
+    recording = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return numbers <= FEW and not recording and not torch.compiler.is_compiling()
 
 
 def _check(x: Tensor, weight: Tensor, time_weight: Tensor, bias: Tensor | None, x0: Tensor | None) -> None:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.launch import Remembered, cdiv
 from lorentz_kernels.score import Score, lift
 from lorentz_kernels.score.triton import (
@@ -220,7 +220,7 @@ def moments(
         )  # fmt: skip
         return top, total, sums, side_sums
 
-    sizes = {"width": given.width, "side": given.side, "rows": rows, "entries": entries}
+    sizes = {"width": given.width, "side": given.side, "sm": generation(), "rows": rows, "entries": entries}
     kernel = "mean" if mean else "forward"
     top, total, sums, side_sums = run(config or pick("linear_logsumexp", kernel, given.table, run, **sizes))
     parts = top * factor  # of each split: 2^parts total is its sum
@@ -266,7 +266,7 @@ def table_gradient(
         )  # fmt: skip
         return sums, side_sums
 
-    sizes = {"width": given.width, "side": given.side, "rows": rows, "entries": entries}
+    sizes = {"width": given.width, "side": given.side, "sm": generation(), "rows": rows, "entries": entries}
     sums, side_sums = run(config or pick("linear_logsumexp", "backward", given.table, run, **sizes))
     unlift = largest / LIFT
     grad_table = unlift * sums.narrow(2, 0, width).sum(dim=0)
