@@ -20,6 +20,17 @@ Timer = Callable[[Call], float]
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A call in which the host waits for the GPU: no graph records it, and a try leaves torch broken behind."""
+
+    call: Call
+
+    def __call__(self) -> object:
+        """Call it."""
+        return self.call()
+
+
+@dataclass(frozen=True)
 class Work:
     """One piece of work, done by each of `calls`: "ours", then peers, and variants of ours that are in question."""
 

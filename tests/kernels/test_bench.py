@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lorentz_kernels import bench, measure
 from lorentz_kernels.command import modules
-from lorentz_kernels.measure import Accuracy, Benchmark, Check, Limits, Work, error_ratio, read, verdicts
+from lorentz_kernels.measure import Accuracy, Benchmark, Check, Limits, Waiting, Work, error_ratio, read, verdicts
 from lorentz_kernels.riemannian_adam import in_place
 
 CPU = torch.device("cpu")
@@ -125,6 +125,13 @@ def test_what_breaks_is_named_and_hides_nothing_else() -> None:
     assert [line for line in bench.table(found) if line.startswith("broken")] == [
         f"broken: op, {name}: RuntimeError: out of resource: shared memory" for name in ("check", "far", "broken")
     ]
+
+
+def test_what_waits_for_the_host_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "recorded", lambda call: lambda: ("replayed", call()))
+    monkeypatch.setattr(bench, "directly", lambda call: call())
+    assert bench.on_device(lambda: "work") == ("replayed", "work")  # type: ignore[comparison-overlap]
+    assert bench.on_device(Waiting(lambda: "work")) == "work"  # type: ignore[comparison-overlap]
 
 
 def test_no_benchmark_starts_when_the_time_is_over() -> None:

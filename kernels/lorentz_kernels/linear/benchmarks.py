@@ -60,14 +60,14 @@ def _epilogue(count: int, width: int, device: torch.device) -> Work:
     product = torch.randn(count, width, device=device, dtype=BF16)
     x0, time_weight, bias = (torch.rand(size, device=device) for size in ((count, 1), (width,), (width,)))
     calls = {"ours": lambda: rows._epilogue(product, x0, time_weight, bias, *PLAIN)}
-    return Work(calls, bytes=2 * product.numel() * 2, share=0.85 if count > 4096 else 0.0)
+    return Work(calls, bytes=2 * product.numel() * 2, share=0.75 if product.numel() > 2**25 else 0.0)
 
 
 def _backward(count: int, width: int, device: torch.device) -> Work:
     grad = torch.randn(count, width, device=device, dtype=BF16)
     x0, time_weight = torch.rand(count, 1, device=device), torch.rand(width, device=device)
     calls = {"ours": lambda: rows._backward(grad, x0, time_weight, None, None, None, "")}
-    return Work(calls, bytes=grad.numel() * 2, share=0.8 if count > 4096 else 0.0)
+    return Work(calls, bytes=grad.numel() * 2, share=0.45 if grad.numel() > 2**25 else 0.0)
 
 
 def _parts(count: int, width: int, device: torch.device) -> list[Tensor]:
@@ -89,7 +89,7 @@ def _layer(count: int, width: int, device: torch.device) -> Work:
     }
     if count > 4096:
         calls["compile"] = step(torch.compile(naive.linear, dynamic=False), parts)
-    goals = {"eager": 2.5, "compile": 1.05, "nn.Linear": 1 / 1.75} if count > 4096 else {}
+    goals = {"eager": 4.2, "compile": 1.0, "nn.Linear": 0.7} if count > 4096 else {}
     return Work(calls, flops=6 * count * width**2, goals=goals)
 
 

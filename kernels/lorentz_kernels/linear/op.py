@@ -15,7 +15,10 @@ from lorentz_kernels.linear.activation import Epilogue, check
 from lorentz_kernels.linear.naive import Curvature
 
 FEW = 1 << 21
-"""Numbers of points or of results: on an H200, four times as many keep it as busy as Python is with a launch."""
+"""Numbers of points or of results for which torch's operators are faster, forward and backward, on an H200.
+
+It is done with them in 0.16 ms; starting them takes Python 0.7 ms, starting the kernels 1.0.
+"""
 
 
 def linear(
