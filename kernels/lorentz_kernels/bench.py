@@ -202,7 +202,7 @@ def main(ops: tuple[str, ...], seconds: float, out: Path) -> None:
     if not out.is_dir():
         raise Refused(f"no folder {out}: run this from the root of the checkout, or give --out")
     device = torch.device("cuda", torch.cuda.current_device())
-    limits = seen(device, directly)  # a graph copies by another engine, at two thirds of the speed
+    limits = seen(device, directly)  # the copy of a graph was seen at two thirds of the speed
     result = run(listed, device, limits, (on_device, by_host), seconds, workers=min(8, os.cpu_count() or 1))
     gpu = torch.cuda.get_device_name(device)
     where = {**_where(gpu), "product_tflops": round(limits.flops / 1e12), "copy_gbytes": round(limits.bytes / 1e9)}
