@@ -94,13 +94,17 @@ class Translator(nn.Module):
             self.read(target), memory, tgt_mask=future, tgt_is_causal=True, memory_key_padding_mask=padding
         )
 
+    def states(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return what is known after each subword of the target, given the source: what `--compile` compiles."""
+        return self.decode(target, *self.encode(source))
+
     def loss(self, source: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy of the next subwords in nats, with label smoothing.
 
         The logits are never held: the log-partition comes in tiles, and the mean logit, to which smoothing pulls, is
         linear in the mean of the table in ambient coordinates.
         """
-        states = self.decode(target[:, :-1], *self.encode(source))
+        states = self.states(source, target[:, :-1])
         kept = target[:, 1:] != PAD
         x, right, table, bias = states[kept].float(), target[:, 1:][kept], self.head.weight, self.head.bias
         mean = bias.mean() + (2 if self.of_points else 1) * (x * table.mean(0)).sum(-1)

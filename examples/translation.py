@@ -73,6 +73,8 @@ def train(
     """Fit a model; return its epoch of the best validation, and the cross-entropy there."""
     torch.manual_seed(seed)
     model = Translator(kind, words, options).to(options.device)
+    if options.compile:
+        model.states = torch.compile(model.states, dynamic=True)
     optimiser = RiemannianAdam(groups_of(model, options), betas=(0.9, 0.98))
     reduced = torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16)
 
@@ -156,6 +158,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
+    options.add_argument("--compile", action="store_true", help="encoder and decoder; for a GPU that waits for Python")
     lorentz = options.add_argument_group("the Lorentz model alone")
     lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n")
     lorentz.add_argument("--table-curvature", type=float, default=1.0, help="c of the table, in units of 1 / n")

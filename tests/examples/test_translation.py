@@ -57,6 +57,20 @@ def test_the_loss_is_the_cross_entropy_of_the_logits_with_smoothed_labels(
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["lorentz", "euclidean"])
+def test_encoder_and_decoder_compile_whole_and_once_for_every_length(example: Make, kind: str) -> None:
+    model, compiled = model_of(example, kind, layers=1), []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    states = torch.compile(model.states, dynamic=True, fullgraph=True, backend=backend)
+    for source, target in ((sentences(5, 3), sentences(4, 6)), (sentences(7, 2, 4), sentences(3, 9, 5))):
+        assert torch.allclose(states(source, target), model.states(source, target), atol=1e-5)
+    assert len(compiled) == 1
+
+
 @kinds
 def test_no_subword_sees_the_future_and_none_sees_padding(example: Make, kind: str) -> None:
     model = model_of(example, kind)

@@ -114,8 +114,9 @@ def _run(
 def _few(x: Tensor, weight: Tensor) -> bool:
     """Whether a GPU does torch's own operators before Python has launched kernels of ours; a graph has no Python."""
     numbers = x.numel() // max(1, x.shape[-1]) * max(weight.shape)
-    recording = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return numbers <= FEW and not recording and not torch.compiler.is_compiling()
+    if numbers > FEW or torch.compiler.is_compiling():  # a compiler fuses them, and launches what is left faster
+        return numbers <= FEW
+    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
 
 def _check(x: Tensor, weight: Tensor, time_weight: Tensor, bias: Tensor | None, x0: Tensor | None) -> None:
