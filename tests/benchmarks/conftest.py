@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ from relsim.optimising import Training
 from relsim.training import fit
 
 RESULTS = Path(__file__).parent / "results"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CACHE = Path(__file__).resolve().parents[2] / ".benchmarks"
 
 
@@ -115,3 +117,12 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
+
+
+@pytest.fixture
+def translation(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, whose own imports are of its folder."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = importlib.import_module("translation")
+    assert module.PAD == 0
+    return module

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,49 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorentz.optim import RiemannianAdam
+from tests.benchmarks.translating import batch, model_and_step
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOISE = 1.15
-SUBWORDS = 4000
-
-
-def batch(sentences: int, length: int, device: str = "cpu", words: int = SUBWORDS) -> tuple[Tensor, Tensor]:
-    source, target = torch.randint(4, words, (2, sentences, length))
-    source[::2, -3:] = target[1::2, -3:] = 0
-    return source.to(device), target.to(device)
-
-
-def model_and_step(
-    translation: Any,
-    kind: str,
-    pair: tuple[Tensor, Tensor],
-    options: Any,
-    reduced: bool = False,
-    words: int = SUBWORDS,
-) -> tuple[torch.nn.Module, Callable[[], None]]:
-    """A model, and its step: loss with smoothed labels, gradients, clipping, optimiser; the script's defaults."""
-    model = translation.Translator(kind, words, options).to(options.device)
-    optimiser = RiemannianAdam(translation.groups_of(model, options))
-
-    def step() -> None:
-        optimiser.zero_grad()
-        with torch.autocast(options.device, torch.bfloat16, enabled=reduced):
-            loss = model.loss(*pair, 0.1)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-
-    return model, step
-
-
-@pytest.fixture
-def translation(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(EXAMPLES)
-    module = importlib.import_module("translation")
-    assert module.PAD == 0
-    return module
 
 
 @pytest.mark.parametrize("width", [64, 128, 256])
