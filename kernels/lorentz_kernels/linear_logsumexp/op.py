@@ -150,7 +150,7 @@ def _backward_fake(grad: Tensor, lse: Tensor, *arguments: Any) -> tuple[Tensor, 
 
 def _statistics(score: Score) -> int:
     """Return the number of columns of an entry, its time among them where there is one."""
-    return score.table.shape[1] + (score.squared_radius is not None)
+    return score.table.shape[1] + int(score.squared_radius is not None)  # torch 2.11 adds no boolean while it traces
 
 
 _logsumexp = operator(
