@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lorentz_kernels.configs import Config, pick
+from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.dispatch import interpreting
 from lorentz_kernels.launch import Remembered, cdiv, next_power_of_2
 from lorentz_kernels.linear.activation import FROM_OUTPUT
@@ -243,7 +243,7 @@ def product(
     (count, inner), columns = x.shape, len(weight)
     y, kept, y0 = _outputs(x, columns, activation, timed)
     if y.numel():
-        config = config or pick("linear", "product", x, width=columns)
+        config = config or pick("linear", "product", x, width=columns, sm=generation())
         bias = None if bias is None else bias.contiguous()
         product_rows[(cdiv(count, config["BLOCK"]),)](
             x, weight, x0, time_weight, bias, y, _filled(kept), _filled(y0), c, number, count, inner, columns,
