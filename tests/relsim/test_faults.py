@@ -161,8 +161,10 @@ def test_ctrl_c_while_a_scratch_folder_is_made_leaves_none(tmp_path: Path, monke
 def test_a_second_process_on_the_same_folder_is_refused(dump: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     first = start("ingest", dump, tmp_path / "kb")
     wait_for(first, tmp_path / ".kb.partial")
+    first.send_signal(signal.SIGSTOP)  # it may be done before the second has imported what it needs
     second = start("ingest", dump, tmp_path / "kb")
     out, err = second.communicate(timeout=60)
+    first.send_signal(signal.SIGCONT)
     message = (
         f"relsim: {tmp_path / 'kb'}: another process is working on it: wait until it is done, or name another folder\n"
     )
