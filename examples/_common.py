@@ -237,6 +237,7 @@ def curves(out: Path, label: str, sign: int = 1) -> None:
         entries = [entry for entry in map(json.loads, log.read_text().splitlines()) if "score" in entry]
         color = colors.setdefault(model, f"C{len(colors)}")
         axes.plot([e["epoch"] for e in entries], [sign * e["score"] for e in entries], color=color, label=name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel=label)
     axes.legend()
     figure.savefig(out / "curves.png", dpi=120)

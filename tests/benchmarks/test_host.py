@@ -31,27 +31,23 @@ def steps(translation: Any, compiled: bool) -> list[Callable[[], None]]:
     return [step for _, step in made]
 
 
+@pytest.mark.parametrize(
+    ("compiled", "bar"),
+    [
+        pytest.param(False, 2.0, id="eager"),
+        pytest.param(True, 1.4, id="compiled", marks=pytest.mark.slow),  # the compiler takes minutes
+    ],
+)
 def test_host_of_a_translation_step(
     side_by_side: Callable[..., float],
     benchmark: Any,
     translation: Any,
     monkeypatch: pytest.MonkeyPatch,
+    compiled: bool,
+    bar: float,
 ) -> None:
+    """At most `bar` of the twin's."""
     launch_nothing(monkeypatch)
-    value = 1 / side_by_side(*steps(translation, compiled=False), rounds=25)
+    value = 1 / side_by_side(*steps(translation, compiled), rounds=25)
     benchmark.extra_info["share_of_peer"] = round(value, 3)
-    assert value <= 2.0 * NOISE
-
-
-@pytest.mark.slow  # the compiler takes minutes
-def test_host_of_a_compiled_translation_step(
-    side_by_side: Callable[..., float],
-    benchmark: Any,
-    translation: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """At most 1.4 of the twin's."""
-    launch_nothing(monkeypatch)
-    value = 1 / side_by_side(*steps(translation, compiled=True), rounds=25)
-    benchmark.extra_info["share_of_peer"] = round(value, 3)
-    assert value <= 1.4 * NOISE
+    assert value <= bar * NOISE

@@ -42,8 +42,8 @@ def linear(
         c: the curvature is -c: a float, or a tensor that broadcasts to (..., 1).
         activation: f, of each coordinate: "relu", "gelu", "silu", "tanh", or none for the identity.
         x0: the time of x, (..., 1), where `linear_with_time` has given it; derivatives go through it.
-        backend: "triton" or "torch" instead of what `dispatch.choose` picks. Triton takes one c
-            for all rows and up to 8192 outputs.
+        backend: "triton" or "torch" instead of what `dispatch.choose` picks, which on a GPU is torch for up to `FEW`
+            numbers, unless a CUDA graph records them. Triton takes one c for all rows and up to 8192 outputs.
 
     Returns:
         (..., out) in the dtype of `torch.nn.functional.linear`, under autocast too; differentiable in all tensors, at
