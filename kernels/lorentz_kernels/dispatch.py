@@ -26,6 +26,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
 INSTALLED = importlib.util.find_spec("triton") is not None
 """Whether Triton can be imported, which happens only when a kernel is about to run."""
+_INTERPRETS = os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on", "yes", "y")
 _PLAIN = (Tensor, Parameter, type(None))  # looked at first: the question itself takes a microsecond for each
 
 
@@ -50,8 +51,8 @@ def choose(*tensors: Tensor | None, backend: str | None = None) -> Backend:
 
 
 def interpreting() -> bool:
-    """Whether Triton interprets its kernels on the CPU, one program after another."""
-    return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on", "yes", "y")
+    """Whether Triton interprets its kernels on the CPU, one program after another; settled when they are made."""
+    return _INTERPRETS
 
 
 def transforming() -> bool:

@@ -12,9 +12,10 @@ import lorentz.functional as LF
 from lorentz.manifold import Lorentz
 from lorentz.nn import _masks
 from lorentz.nn.cache import KeyValueCache
-from lorentz.nn.linear import Linear
+from lorentz.nn.linear import Linear, plain
 from lorentz.nn.module import LorentzModule
 from lorentz_kernels.attention import at_one_radius
+from lorentz_kernels.multihead import Heads, Map, multihead, plan
 
 
 class MultiheadAttention(LorentzModule):
@@ -175,6 +176,12 @@ class MultiheadAttention(LorentzModule):
         """
         if is_causal and cache is not None and cache.static:
             raise ValueError("expected no is_causal with a static cache, which knows no positions: give an attn_mask")
+        dropout = self.dropout if self.training else 0.0
+        self._check(query, key, value)
+        if not (need_weights or dropout or cache is not None):
+            found = self._at_once(query, key, value, attn_mask, key_padding_mask, is_causal)
+            if found is not None:
+                return found, None
         seen = 0 if cache is None or cache.static else len(cache)
         q, k, v = self._project(query, key, value, cache)
         queries, keys = q.shape[-2], k.shape[-2]
@@ -185,7 +192,6 @@ class MultiheadAttention(LorentzModule):
             mask, is_causal = _masks.restrict(mask, _masks.causal(queries, keys, seen, q.device)), False
         if mask is not None and extra:
             mask = _masks.extend(mask, extra)
-        dropout = self.dropout if self.training else 0.0
         if need_weights and dropout:  # drawn here, so that output and weights see the same
             kept = torch.rand(*q.shape[:-1], k.shape[-2], device=q.device) >= dropout
             mask, dropout = _masks.restrict(mask, kept), 0.0
@@ -203,11 +209,39 @@ class MultiheadAttention(LorentzModule):
         weights = weights.mean(1) if average_attn_weights else weights
         return self.out_proj(out), weights if query.dim() == 3 else weights[0]
 
+    def _at_once(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
+        is_causal: bool,
+    ) -> Tensor | None:
+        """Return the attended points where the maps and the attention are one function of autograd."""
+        out_proj, appends = self.out_proj, self.bias_k is not None or self.add_zero_attn
+        if self.in_proj_weight is None or key is not value or appends or not plain(out_proj):
+            return None
+        x, memory = self._batched(query), None if query is key else self._batched(key)
+        length = (x if memory is None else memory).shape[1]
+        mask = _masks.merge(attn_mask, key_padding_mask, (len(x), self.num_heads, x.shape[1], length))
+        into = Map(self.in_proj_weight, self.in_proj_time_weight, self.in_proj_bias)
+        out = Map(out_proj.weight, out_proj.time_weight, out_proj.bias)
+        heads, c = Heads(self.num_heads, self.num_kv_heads, is_causal, self.qk_norm), self.manifold.c
+        how = plan(x, memory, into, out, heads, mask, c)
+        if how is None:
+            return None
+        found = multihead(how, x, memory, into, out, mask, self.scale, c)
+        return found[0] if query.dim() == 2 else found if self.batch_first else found.transpose(0, 1)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        """Return points of the layout of the inputs as (N, length, width)."""
+        return x.unsqueeze(0) if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
+
     def _project(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the heads of Q, K and V, (N, heads, length, head_dim), with those of the cache."""
-        self._check(query, key, value)
         held = None if cache is None else cache.held()
         if held is not None:
             return self._maps(query, 0, 1)[0], *held
@@ -234,8 +268,7 @@ class MultiheadAttention(LorentzModule):
 
     def _cut(self, x: Tensor) -> Tensor:
         """Cut points of the layout of the inputs into heads: (N, heads, length, head_dim)."""
-        x = x.unsqueeze(0) if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
-        return LF.split_heads(x, x.shape[-1] // self.head_dim)
+        return LF.split_heads(self._batched(x), x.shape[-1] // self.head_dim)
 
     def _join(self, x: Tensor, dim: int) -> Tensor:
         """Undo `_cut`."""

@@ -77,9 +77,13 @@ class Linear(LorentzModule, nn.Linear):
 def activated(layer: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return activation(layer(x)), computed together where the kernels know both and nobody listens in between."""
     name = next((name for name, function in ACTIVATIONS.items() if function is activation), None)
-    if name is None or type(layer) is not Linear or layer.out_manifold is not None or layer._forward_hooks:
-        return activation(layer(x))
-    return layer(x, name)
+    return layer(x, name) if name is not None and plain(layer) else activation(layer(x))
+
+
+def plain(layer: nn.Module) -> bool:
+    """Whether a layer is a `Linear` of one space that nobody listens to: its formula may be part of a larger one."""
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return type(layer) is Linear and layer.out_manifold is None and not watched
 
 
 def rescale(x: Tensor, c: Curvature, new_c: Curvature) -> Tensor:

@@ -12,7 +12,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from lorentz_kernels.attention import attention, naive, operators
+from lorentz_kernels.attention import attention, naive, operators, tile
 from tests.kernels.compare import assert_close
 
 MASK = torch.tensor([[True, False, True, True, False]])
@@ -58,6 +58,9 @@ def test_the_operators_keep_their_contracts(masked: bool, dtype: torch.dtype, la
     saved = operators.attention(*arguments)
     grad = torch.ones_like(saved[0]).transpose(-1, -2).contiguous().transpose(-1, -2)
     torch.library.opcheck(operators.attention_backward, (grad, q, k, v, *given, *saved, *options))
+    for qk_norm in (False, True):
+        torch.library.opcheck(tile.attention_tile, (*arguments, qk_norm))
+        torch.library.opcheck(tile.attention_tile_backward, (grad, *arguments, qk_norm))
 
 
 @pytest.mark.usefixtures("fused")

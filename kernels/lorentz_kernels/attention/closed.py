@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lorentz_kernels.precision import Curvature, curvature
+from lorentz_kernels.precision import Curvature, curvature, widen
 
 
 def time_rows(x: Tensor, x0: Tensor, sign: int, slope: float | Tensor = 1.0) -> Tensor:
@@ -144,3 +144,10 @@ def _through_time(grad: Tensor, x0: Tensor, c: Curvature) -> Tensor:
     """Return the gradient in c of what depends on it through times x0 = sqrt(1/c + |x|^2)."""
     k = curvature(c, x0)
     return grad / (-2 * k * k * x0)
+
+
+def through_radius(x: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of x from that of `naive.at_one_radius(x)`: r g - r^3 x (x . g) / n, r = sqrt(n) / |x|."""
+    wide, grad = widen(x), widen(grad)
+    rate = (square(wide) / x.shape[-1] + torch.finfo(wide.dtype).eps).rsqrt_()
+    return rate * (grad - rate.square() * wide * (dot(wide, grad) / x.shape[-1]))

@@ -17,7 +17,8 @@ def launches() -> list[Launch]:
     wide, half, brain = torch.float32, torch.float16, torch.bfloat16
     plain = [_launch(dtype, width) for dtype, width in ((brain, 64), (brain, 128), (wide, 64), (wide, 128))]
     masked = [_launch(brain, width, masked=True) for width in (64, 128)]
-    return [*chain(*plain, *masked), _launch(half, 64)[0], _launch(brain, 80)[0]]
+    tiles = [_tile(dtype, width, rows) for dtype in (brain, wide) for width, rows in ((16, 16), (64, 32))]
+    return [*chain(*plain, *masked), _launch(half, 64)[0], _launch(brain, 80)[0], *chain(*tiles)]
 
 
 def _launch(dtype: torch.dtype, width: int, masked: bool = False) -> list[Launch]:
@@ -47,3 +48,22 @@ def _run(dtype: torch.dtype, width: int, masked: bool, backward: bool) -> object
     rest = torch.empty_like(q)
     lse, factor = (torch.empty(batch, heads, length, device="cuda") for _ in range(2))
     return triton.backward(q, q, k, v, mask, scale, c, q, rest, lse, factor, *options)
+
+
+def _tile(dtype: torch.dtype, width: int, rows: int) -> list[Launch]:
+    """Return forward and backward where one tile holds a head; all but the products of forward count as useful."""
+    name = f"{str(dtype).removeprefix('torch.')}-D{width}-L{rows}"
+    return [
+        Launch(f"tile-{name}", partial(_run_tile, dtype, width, rows, False)),
+        Launch(f"tile-backward-{name}", partial(_run_tile, dtype, width, rows, True), 5 / 7),
+    ]
+
+
+def _run_tile(dtype: torch.dtype, width: int, rows: int, backward: bool) -> object:
+    from lorentz_kernels.attention import triton
+
+    q, k, v = (torch.empty(2, 4, rows, width, dtype=dtype, device="cuda") for _ in range(3))
+    mask = torch.empty(2, 1, 1, rows, dtype=torch.bool, device="cuda")
+    scale, c = torch.empty(1, 4, 1, device="cuda"), torch.empty(1, device="cuda")
+    arguments = q, k, v, mask, scale, c, 2.0, 1.0, False, 0, dtype == torch.float32, True
+    return triton.tile_backward(q, *arguments) if backward else triton.tile(*arguments)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lorentz_kernels.attention import flash, operators, sdpa, short
 from lorentz_kernels.attention.given import Given, Options, parse
 from lorentz_kernels.attention.naive import at_one_radius
+from lorentz_kernels.attention.tile import Tile
 from lorentz_kernels.dispatch import choose, composes
 from lorentz_kernels.precision import full_precision
 
@@ -74,10 +75,12 @@ def attention(
     _check(query, key, value, scale, enable_gqa)
     chosen = choose(query, key, value, attn_mask, backend=backend)
     q, k, v = (x.to(_dtype(x)) for x in (query, key, value))  # times are derived from what autocast leaves
-    implementation = _implementation(chosen, q, k, v, attn_mask, scale, c, qk_norm) if dropout_p == 0 else None
-    if qk_norm and not isinstance(implementation, short.Short):
+    how = None
+    if dropout_p == 0 and not _only_torch(q, k, v, attn_mask, scale, c):
+        how = implementation(chosen, q, k, v, c, qk_norm)
+    if qk_norm and not norms(how):
         q, k = at_one_radius(q), at_one_radius(k)
-    if implementation is None:
+    if how is None:
         return sdpa.attention(
             q, k, v, attn_mask, dropout_p, is_causal, scale=scale, c=c, enable_gqa=enable_gqa, diagonal=diagonal
         )
@@ -86,10 +89,10 @@ def attention(
     lead = (*batch, *q.shape[-own:-2])
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     out: Tensor = _Attention.apply(
-        implementation,
+        how,
         *(_four(_expanded(x, (*batch, *x.shape[-own:])), len(lead)) for x in (q, k, v)),
-        None if attn_mask is None else _aligned("attn_mask", attn_mask, lead, (q.shape[-2], k.shape[-2])),
-        _aligned("scale", scale.to(wide), lead, (q.shape[-2], 1)).squeeze(-1) if isinstance(scale, Tensor) else None,
+        None if attn_mask is None else aligned("attn_mask", attn_mask, lead, (q.shape[-2], k.shape[-2])),
+        aligned("scale", scale.to(wide), lead, (q.shape[-2], 1)).squeeze(-1) if isinstance(scale, Tensor) else None,
         c.to(wide) if isinstance(c, Tensor) else None,
         2.0 if isinstance(scale, Tensor) else 2 * (q.shape[-1] ** -0.5 if scale is None else scale),
         1.0 if isinstance(c, Tensor) else c,
@@ -100,26 +103,30 @@ def attention(
     return out if len(lead) == 2 else out.reshape(*lead, *out.shape[-2:])
 
 
-def _implementation(
-    chosen: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: float | Tensor | None,
-    c: float | Tensor,
-    qk_norm: bool,
-) -> Any:
-    """Return what has the two operators for these tensors, none where only torch's own will do."""
+def _only_torch(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | Tensor | None, c: float | Tensor
+) -> bool:
+    """Whether only torch's own attention will do."""
     one_curvature = not isinstance(c, Tensor) or c.numel() == 1
     wants_mask = mask is not None and mask.requires_grad
-    if not one_curvature or wants_mask or _composing(q, k, v, mask, scale, c):
-        return None
+    return not one_curvature or wants_mask or _composing(q, k, v, mask, scale, c)
+
+
+def implementation(chosen: str, q: Tensor, k: Tensor, v: Tensor, c: float | Tensor, qk_norm: bool) -> Any:
+    """Return what has the two operators for these tensors, none where only torch's own will do."""
+    compiling = torch.compiler.is_compiling()
     if chosen == "triton":
-        return operators if q.dtype == k.dtype == v.dtype and max(q.shape[-1], v.shape[-1]) <= WIDEST else None
-    if torch.compiler.is_compiling():
+        if q.dtype != k.dtype or q.dtype != v.dtype or max(q.shape[-1], v.shape[-1]) > WIDEST:
+            return None
+        return (None if compiling else Tile.of(q, k, v, qk_norm)) or operators  # one program for all lengths
+    if compiling:
         return None  # a compiler derives and fuses by itself
     return short.Short.of(q, k, v, c, qk_norm) or (flash if flash.runs(q, k, v) else None)
+
+
+def norms(how: Any) -> bool:
+    """Whether an implementation norms queries and keys by itself, in this attention."""
+    return isinstance(how, short.Short | Tile) and how.qk_norm
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | Tensor | None, enable_gqa: bool) -> None:
@@ -148,7 +155,7 @@ def _dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if casts else x.dtype
 
 
-def _aligned(name: str, x: Tensor, lead: tuple[int, ...], rows: tuple[int, int]) -> Tensor:
+def aligned(name: str, x: Tensor, lead: tuple[int, ...], rows: tuple[int, int]) -> Tensor:
     """Return a mask or a scale with the dimensions that the operator wants."""
     shape = (*lead, *rows)
     fits = all(size in (1, wanted) for size, wanted in zip(reversed(x.shape), reversed(shape), strict=False))
@@ -201,8 +208,7 @@ class _Attention(torch.autograd.Function):
         given, _, options = parse(arguments)
         wanted = ctx.needs_input_grad[1 : 1 + len(given)]
         if torch.is_grad_enabled():  # create_graph: a second derivative may follow
-            qk_norm = isinstance(ctx.implementation, short.Short) and ctx.implementation.qk_norm
-            found = _composite_gradients(grad, given, wanted, options, qk_norm)
+            found = _composite_gradients(grad, given, wanted, options, norms(ctx.implementation))
         else:
             with _uncast(ctx.implementation, given.q):
                 dq, dk, dv, scales, *curvatures = ctx.implementation.attention_backward(grad, *arguments)

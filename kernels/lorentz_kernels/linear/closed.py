@@ -84,14 +84,18 @@ def backward(
     """Return the gradients that are needed for that of the output, (N, out); `derived`: x0 is that of x."""
     grad = gradient(grad, epilogue)
     wide = grad.to(x0.dtype)
-    slope = (wide @ time_weight.to(x0.dtype)).unsqueeze(-1)
+    slope = wide @ time_weight.to(x0.dtype)[:, None]
     ratio = slope / x0 if derived else None
-    sums = torch.cat([x0, torch.ones_like(x0)], dim=1).mT @ wide if needed[2] or needed[3] else None
+    sums = None
+    if needed[3]:
+        sums = torch.cat([x0, torch.ones_like(x0)], dim=1).mT @ wide
+    elif needed[2]:
+        sums = x0.mT @ wide
     return Gradients(
         x=_through_product(grad, weight, x, ratio) if needed[0] else None,
         weight=(grad.mT @ x.to(grad.dtype)).to(weight.dtype) if needed[1] else None,
         time_weight=None if sums is None else sums[0].to(time_weight.dtype),
-        bias=None if sums is None else sums[1],
+        bias=sums[1] if needed[3] and sums is not None else None,
         c=of_curvature(ratio, epilogue, c) if needed[4] else None,
         x0=slope if needed[5] else None,
     )
@@ -108,7 +112,7 @@ def of_curvature(ratio: Tensor | None, epilogue: Epilogue, c: Curvature) -> Tens
 def time(x: Tensor, c: Curvature) -> Tensor:
     """Return sqrt(1/c + |x|^2), (N, 1), in float32 or better, in one pass."""
     wide = x.float() if x.dtype.itemsize < 4 else x
-    return (torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() + 1 / c).sqrt_().to(wide.dtype)
+    return torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().add_(1 / c).sqrt_()
 
 
 def _through_product(grad: Tensor, weight: Tensor, x: Tensor, ratio: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,26 +89,40 @@ def _run(
 ) -> Any:
     _check(x, weight, time_weight, bias, x0)
     name = check(activation)
-    chosen = choose(x, weight, time_weight, bias, x0, backend=backend) if len(weight) <= rows.WIDEST else "torch"
-    per_row = isinstance(c, Tensor) and c.numel() != 1
-    compiled = chosen == "torch" and torch.compiler.is_compiling()  # the compiler fuses more than a closed form does
-    few = chosen == "triton" and not asked(backend) and _few(x, weight)
-    casts = _casts(x)
-    dtype = torch.get_autocast_dtype(x.device.type) if casts else x.dtype
-    mixed = not casts and x.dtype != weight.dtype  # is whatever torch makes of it
-    if (
-        per_row
-        or compiled
-        or mixed
-        or few
-        or composes(x, weight, time_weight, bias, x0, c if isinstance(c, Tensor) else None)
-    ):
+    module = implementation(x, weight, time_weight, bias, c, x0, backend=backend)
+    if module is None:
         return specification(x, weight, time_weight, bias, c, activation=activation, x0=x0)
-    module = rows if chosen == "triton" else closed
-    found = _Linear.apply(x, weight, time_weight, bias, c, x0, dtype, module, name, timed)
+    found = _Linear.apply(x, weight, time_weight, bias, c, x0, _Form(module, result_dtype(x), name, timed))
     if timed:
         return tuple(rows_of.view(*x.shape[:-1], rows_of.shape[1]) for rows_of in found)
     return found.view(*x.shape[:-1], len(weight))  # out here, so that it may be changed in place
+
+
+def implementation(
+    x: Tensor,
+    weight: Tensor,
+    time_weight: Tensor,
+    bias: Tensor | None,
+    c: Curvature,
+    x0: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Any:
+    """Return what has forward and backward for these tensors, `closed` or `rows`, or none: the specification has."""
+    tensors = x, weight, time_weight, bias, x0, c if isinstance(c, Tensor) else None
+    chosen = "torch" if len(weight) > rows.WIDEST else choose(*tensors[:5], backend=backend)
+    few = chosen == "triton" and _few(x, weight) and not asked(backend)
+    per_row = isinstance(c, Tensor) and c.numel() != 1
+    traced = (chosen == "torch" or few) and torch.compiler.is_compiling()  # a compiler fuses more than a closed form
+    mixed = x.dtype != weight.dtype and not _casts(x)  # is whatever torch makes of it
+    if per_row or traced or mixed or composes(*tensors):
+        return None
+    return rows if chosen == "triton" and not few else closed
+
+
+def result_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of a product of x."""
+    return torch.get_autocast_dtype(x.device.type) if _casts(x) else x.dtype
 
 
 def _few(x: Tensor, weight: Tensor) -> bool:
@@ -136,13 +150,20 @@ def _casts(x: Tensor) -> bool:
     return x.dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device)
 
 
-def _as_written(x: Tensor) -> AbstractContextManager[object]:
+def as_written(x: Tensor) -> AbstractContextManager[object]:
     """Keep autocast out: the implementations cast what is to be cast."""
     return torch.autocast(x.device.type, enabled=False) if _casts(x) else nullcontext()
 
 
+class _Form(NamedTuple):
+    module: Any  # `closed` or `rows`
+    dtype: torch.dtype
+    activation: str
+    timed: bool  # whether the time of the result is wanted
+
+
 class _Linear(torch.autograd.Function):
-    """Rows (N, out) and their times; the gradient in closed form. `module` is `closed` or `rows`."""
+    """Rows (N, out) and their times; the gradient in closed form."""
 
     @staticmethod
     def forward(
@@ -153,36 +174,35 @@ class _Linear(torch.autograd.Function):
         bias: Tensor | None,
         c: Curvature,
         x0: Tensor | None,
-        dtype: torch.dtype,
-        module: Any,
-        activation: str,
-        timed: bool,
+        form: _Form,
     ) -> Tensor | tuple[Tensor, Tensor]:
+        module, dtype, activation, timed = form
         given = None if x0 is None else x0.reshape(-1, 1)
-        with _as_written(x):
+        with as_written(x):
             found = module.forward(
                 x.reshape(-1, x.shape[-1]), weight, time_weight, bias, c, given, dtype, activation, timed
             )
         kept = found.y if found.kept is None and (activation or timed) else found.kept
         tensor = c if isinstance(c, Tensor) else None
         ctx.save_for_backward(x, weight, time_weight, bias, tensor, x0, found.x0, kept, found.y0)
-        ctx.number, ctx.module, ctx.activation = c, module, activation
+        ctx.number, ctx.form = c, form
         return (found.y, found.y0) if timed else found.y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, to_y0: Tensor | None = None) -> tuple[Tensor | None, ...]:
         x, weight, time_weight, bias, tensor, x0, time, kept, y0 = ctx.saved_tensors
         c = ctx.number if tensor is None else tensor
-        with _as_written(x):
+        module, _, activation, _ = ctx.form
+        with as_written(x):
             if torch.is_grad_enabled():  # a second derivative is wanted: the specification knows it
                 inputs = x, weight, time_weight, bias, tensor, x0
                 shape = x.shape[:-1]
                 upstream = grad.view(*shape, len(weight)), None if to_y0 is None else to_y0.view(*shape, 1)
-                found = _composed_gradients(inputs, c, ctx.activation, upstream, ctx.needs_input_grad)
-                return *found, *_REST
+                found = _composed_gradients(inputs, c, activation, upstream, ctx.needs_input_grad)
+                return *found, None
             flat, points = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
-            epilogue = Epilogue(ctx.activation, kept, y0, None if to_y0 is None else to_y0.reshape(-1, 1))
-            found = ctx.module.backward(
+            epilogue = Epilogue(activation, kept, y0, None if to_y0 is None else to_y0.reshape(-1, 1))
+            found = module.backward(
                 flat, points, time, weight, time_weight, c, x0 is None, epilogue, ctx.needs_input_grad
             )
         return (
@@ -192,11 +212,8 @@ class _Linear(torch.autograd.Function):
             None if bias is None or found.bias is None else found.bias.to(bias.dtype),
             None if tensor is None or found.c is None else found.c.reshape(c.shape).to(c.dtype),
             None if x0 is None or found.x0 is None else found.x0.view(x0.shape).to(x0.dtype),
-            *_REST,
+            None,
         )
-
-
-_REST = (None,) * 4  # dtype, module, activation and whether the time is wanted
 
 
 def _composed_gradients(

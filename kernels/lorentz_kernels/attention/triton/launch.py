@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lorentz_kernels.attention.given import parse
+from lorentz_kernels.attention.tile import empty_in_order, empty_rows
 from lorentz_kernels.attention.triton.backward_keys import attention_backward_keys
 from lorentz_kernels.attention.triton.backward_queries import attention_backward_queries
 from lorentz_kernels.attention.triton.forward import attention_forward
 from lorentz_kernels.attention.triton.pull_back import pull_back
 from lorentz_kernels.attention.triton.rows import PARTS, prepare
+from lorentz_kernels.attention.triton.tile import attention_tile, attention_tile_backward
 from lorentz_kernels.configs import Config, generation, pick
 from lorentz_kernels.dispatch import interpreting
 from lorentz_kernels.launch import cdiv, next_power_of_2
 
 ROWS = 32  # of the kernels that pass over rows
+WARPS = {16: 1, 32: 4}  # of a tile that holds so many rows
 
 
 def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -38,7 +42,7 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         attention_forward[(cdiv(queries, config["BLOCK_Q"]) * batch * heads,)](
             q, k, gap, k_time, height, side, reference, mask, scale, c, point, rest, lse, factor,
             *_geometry(q, k, gap, mask, scale, diagonal), slope, curvature,
-            **_constants(q, k, v, mask, causal), **config, enable_fp_fusion=True,
+            **_constants(q, v, mask, causal), **config, enable_fp_fusion=True,
         )  # fmt: skip
 
     run(pick("attention", "forward", q, run, width=max(width, v.shape[-1]), sm=generation()))
@@ -63,7 +67,7 @@ def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     q_time, g_height, delta, to_c_of_points = (torch.empty_like(lse) for _ in range(4))
     q_side = q.new_empty(*q.shape[:3], PARTS.value) if narrow else None
     g = v.new_empty(point.shape)
-    constants = _constants(q, k, v, mask, causal)
+    constants = _constants(q, v, mask, causal)
     pull_back[(cdiv(queries, ROWS) * batch * heads,)](
         q, point, rest, factor, grad, reference, c, q_time, q_side, g, g_height, delta, to_c_of_points,
         *q.stride()[:3], *grad.stride()[:3], heads, heads // kv_heads, queries, curvature,
@@ -88,6 +92,44 @@ def backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     run_keys(pick("attention", "backward_keys", q, run_keys, **sizes))
     run_queries(pick("attention", "backward_queries", q, run_queries, **sizes))
     return dq, dk, dv, to_scale, to_c, to_c_of_keys
+
+
+def tile(*arguments: Any) -> Tensor:
+    """Return points (B, H, L, m) of heads that one tile holds; arguments as in `lorentz_kernels.attention.tile`."""
+    *all_but_norm, qk_norm = arguments
+    (q, k, v, mask, scale, c), _, (slope, curvature, causal, diagonal, centred) = parse(tuple(all_but_norm))
+    q, k, v, mask = _rows(q), _rows(k), _rows(v), _as_bytes(mask)
+    point, block = empty_in_order(q, v.shape[-1]), _block(q, k)
+    if point.numel():
+        attention_tile[(q.shape[0] * q.shape[1],)](
+            q, k, v, mask, scale, c, point, *point.stride()[:3],
+            *_geometry(q, k, v, mask, scale, diagonal), slope, curvature, **_constants(q, v, mask, causal),
+            CENTRED=centred, QK_NORM=qk_norm, BLOCK=block, num_warps=WARPS[block], enable_fp_fusion=True,
+        )  # fmt: skip
+    return point
+
+
+def tile_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """Return the gradients of q, k, v; of scale, (B, H, L); of c, as parts (B, H, L) and (B, H_kv, S) to be added."""
+    *all_but_norm, qk_norm = arguments
+    (q, k, v, mask, scale, c), _, (slope, curvature, causal, diagonal, centred) = parse(tuple(all_but_norm))
+    grad, q, k, v, mask = _rows(grad), _rows(q), _rows(k), _rows(v), _as_bytes(mask)
+    dq, dk, dv = (empty_in_order(x, x.shape[-1]) for x in (q, k, v))
+    to_scale, to_c, to_c_of_keys = empty_rows(q, k, scale, c)
+    block = _block(q, k)
+    if k.shape[0] * k.shape[1]:
+        attention_tile_backward[(k.shape[0] * k.shape[1],)](
+            grad, q, k, v, mask, scale, c, dq, dk, dv, to_scale, to_c, to_c_of_keys,
+            *grad.stride()[:3], *dq.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
+            *_geometry(q, k, v, mask, scale, diagonal), slope, curvature, **_constants(q, v, mask, causal),
+            CENTRED=centred, QK_NORM=qk_norm, BLOCK=block, num_warps=WARPS[block], enable_fp_fusion=True,
+        )  # fmt: skip
+    return dq, dk, dv, to_scale, to_c, to_c_of_keys
+
+
+def _block(q: Tensor, k: Tensor) -> int:
+    """Return the rows of a tile that holds queries and keys."""
+    return _padded(max(q.shape[2], k.shape[2]))
 
 
 def _prepare(
@@ -133,20 +175,28 @@ def _broadcast(x: Tensor | None, dims: int) -> list[int]:
     return [stride if size > 1 else 0 for size, stride in zip(x.shape, x.stride(), strict=True)]
 
 
-def _constants(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> dict[str, Any]:
+def _constants(q: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> dict[str, Any]:
+    additive, per_key = mask is not None and mask.is_floating_point(), mask is not None and mask.shape[2] == 1
+    return _named(q.dtype, additive, per_key, causal, q.shape[-1], v.shape[-1])
+
+
+@cache  # it is Python's time that short sequences take
+def _named(
+    dtype: torch.dtype, additive: bool, per_key: bool, causal: bool, width: int, value_width: int
+) -> dict[str, Any]:
     return {
         "CAUSAL": causal,
-        "ADDITIVE": mask is not None and mask.is_floating_point(),
-        "PER_KEY": mask is not None and mask.shape[2] == 1,
-        "UPCAST": interpreting() and q.dtype == torch.bfloat16,  # the interpreter multiplies bfloat16 as integers
+        "ADDITIVE": additive,
+        "PER_KEY": per_key,
+        "UPCAST": interpreting() and dtype == torch.bfloat16,  # the interpreter multiplies bfloat16 as integers
         "PRECISION": "ieee" if interpreting() else "bf16x3",  # of float32 products; the default, tf32, has 10 bits
-        "WIDTH": q.shape[-1],
-        "VALUE_WIDTH": v.shape[-1],
-        "D": _padded(q.shape[-1]),
-        "E": _padded(v.shape[-1]),
+        "WIDTH": width,
+        "VALUE_WIDTH": value_width,
+        "D": _padded(width),
+        "E": _padded(value_width),
     }
 
 
 def _padded(width: int) -> int:
-    """Return the width of a tile that tensor cores take."""
+    """Return the size of a tile that tensor cores take."""
     return max(16, next_power_of_2(width))
