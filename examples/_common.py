@@ -173,7 +173,7 @@ def restored(
 
 def settings(options: argparse.Namespace) -> dict[str, object]:
     """Return the options that a curve depends on."""
-    where = {"config", "out", "resume", "progress", "device", "compile", "seed", "seeds", "kinds", "models"}
+    where = {"config", "out", "resume", "progress", "device", "graphs", "seed", "seeds", "kinds", "models"}
     return {key: str(value) for key, value in vars(options).items() if key not in where}
 
 

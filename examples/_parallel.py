@@ -138,8 +138,8 @@ Numbered = list[tuple[list[int], list[int]]]
 """Pairs as subwords."""
 
 
-def batches(pairs: Numbered, tokens: int, *, shuffled: bool) -> Iterator[list[int]]:
-    """Yield the indices of sentences of like length that fill at most so many tokens when padded.
+def batches(pairs: Numbered, tokens: int, *, shuffled: bool, multiple: int = 1) -> Iterator[list[int]]:
+    """Yield the indices of sentences of like length that fill at most so many tokens when padded to a multiple.
 
     Lengths are compared with some noise when shuffled, so that the batches of two epochs differ.
     """
@@ -150,16 +150,22 @@ def batches(pairs: Numbered, tokens: int, *, shuffled: bool) -> Iterator[list[in
     parts: list[list[int]] = [[]]
     longest = 0
     for k in order:
-        longest = max(longest, sizes[k])
+        size = rounded(sizes[k], multiple)
+        longest = max(longest, size)
         if parts[-1] and (len(parts[-1]) + 1) * longest > tokens:
             parts.append([])
-            longest = sizes[k]
+            longest = size
         parts[-1].append(k)
     turn = torch.randperm(len(parts)).tolist() if shuffled else range(len(parts))
     yield from (parts[k] for k in turn)
 
 
-def padded(rows: Sequence[Sequence[int]], device: str) -> Tensor:
-    """Return rows of numbers as one tensor (N, longest), filled with `PAD`."""
-    longest = max(map(len, rows))
+def padded(rows: Sequence[Sequence[int]], device: str, multiple: int = 1) -> Tensor:
+    """Return rows of numbers as one tensor (N, longest, rounded up to a multiple), filled with `PAD`."""
+    longest = rounded(max(map(len, rows)), multiple)
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], device=device)
+
+
+def rounded(size: int, multiple: int) -> int:
+    """Return the least multiple that is not less than a size."""
+    return -(-size // multiple) * multiple

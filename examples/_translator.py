@@ -95,7 +95,7 @@ class Translator(nn.Module):
         )
 
     def states(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return what is known after each subword of the target, given the source: what `--compile` compiles."""
+        """Return what is known after each subword of the target, given the source: what a GPU records."""
         return self.decode(target, *self.encode(source))
 
     def loss(self, source: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:

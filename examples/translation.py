@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from _common import Results, curves, fit, options_of, parameters, parser, report, run, steps_taken
-from _parallel import END, PAD, START, Numbered, Pairs, Subwords, batches, padded, read
+from _parallel import END, PAD, START, Numbered, Pairs, Subwords, batches, padded, read, rounded
+from _recorded import MULTIPLE, Recorded
 from _translator import LAYERS, Translator
 from torch import Tensor, nn
 
@@ -37,13 +38,16 @@ def number(pairs: Pairs, subwords: Subwords, longest: int) -> Numbered:
 
 
 def read_batches(pairs: Numbered, options: argparse.Namespace, *, shuffled: bool = False) -> Iterator[Batch]:
-    """Yield batches of pairs, those of like length together."""
-    for rows in batches(pairs, options.tokens, shuffled=shuffled):
-        sources, targets = zip(*(pairs[row] for row in rows), strict=True)
-        yield (
-            padded([[*source, END] for source in sources], options.device),
-            padded([[START, *target, END] for target in targets], options.device),
-        )
+    """Yield batches of pairs, those of like length together; where they are recorded, in few shapes."""
+    multiple = MULTIPLE if options.graphs else 1
+    for rows in batches(pairs, options.tokens, shuffled=shuffled, multiple=multiple):
+        sources = [[*pairs[row][0], END] for row in rows]
+        targets = [[START, *pairs[row][1], END] for row in rows]
+        if options.graphs:  # as many rows as fit: those too many have nothing to predict
+            longest = rounded(max(1 + len(side) for row in rows for side in pairs[row]), multiple)
+            missing = max(0, options.tokens // longest - len(rows))
+            sources, targets = [*sources, *[[END]] * missing], [*targets, *[[START]] * missing]
+        yield padded(sources, options.device, multiple), padded(targets, options.device, multiple)
 
 
 def groups_of(model: Translator, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -73,10 +77,12 @@ def train(
     """Fit a model; return its epoch of the best validation, and the cross-entropy there."""
     torch.manual_seed(seed)
     model = Translator(kind, words, options).to(options.device)
-    if options.compile:
-        model.states = torch.compile(model.states, dynamic=True)
+    if options.graphs:
+        model.states = Recorded(model)
     optimiser = RiemannianAdam(groups_of(model, options), betas=(0.9, 0.98))
-    reduced = torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16)
+    reduced = torch.autocast(
+        torch.device(options.device).type, torch.bfloat16, enabled=options.bfloat16, cache_enabled=not options.graphs
+    )
 
     def step(batch: Batch, rates: list[float]) -> Tensor:
         warm = min(1, (steps_taken(optimiser) + 1) / options.warmup)
@@ -158,7 +164,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
-    options.add_argument("--compile", action="store_true", help="encoder and decoder; for a GPU that waits for Python")
+    options.add_argument("--graphs", action=argparse.BooleanOptionalAction, help="record the layers; default on a GPU")
     lorentz = options.add_argument_group("the Lorentz model alone")
     lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n")
     lorentz.add_argument("--table-curvature", type=float, default=1.0, help="c of the table, in units of 1 / n")
@@ -187,6 +193,10 @@ def prepare(options: argparse.Namespace) -> tuple[dict[str, Pairs], dict[str, Nu
 
 def main() -> None:
     options = options_of(arguments())
+    on_gpu = torch.device(options.device).type == "cuda"
+    options.graphs = on_gpu if options.graphs is None else options.graphs
+    if options.graphs and not on_gpu:
+        raise RelsimError(f"--graphs needs a GPU, got --device {options.device}: leave it away")
     if find_spec("sacrebleu") is None:
         raise RelsimError("needs sacrebleu: run `pip install 'lorentz-relsim[examples]'`")
     texts, data, subwords = prepare(options)

@@ -33,7 +33,7 @@ def model_and_step(
 
     def step() -> None:
         optimiser.zero_grad()
-        with torch.autocast(options.device, torch.bfloat16, enabled=reduced):
+        with torch.autocast(options.device, torch.bfloat16, enabled=reduced, cache_enabled=False):
             loss = model.loss(*pair, 0.1)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
