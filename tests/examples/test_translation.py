@@ -15,30 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from relsim.errors import RelsimError
+from tests.examples.translating import END, PAD, SMALL, START, WORDS, model_of, sentences
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
 Make = Callable[[str], Any]
-SMALL = ["--dim", "8", "--heads", "2", "--dropout", "0.3", "--scale", "fixed", "--values", "near"]
-SMALL += ["--table-curvature", "2"]  # another than that of the layers
-WORDS, PAD, START, END = 20, 0, 1, 2
 kinds = pytest.mark.parametrize("kind", ["lorentz", "layers", "table", "euclidean"])
-
-
-def model_of(example: Make, kind: str, **changed: Any) -> Any:
-    """Return a model with weights as large as those of a trained one."""
-    module = example("translation").module
-    options = module.arguments().parse_args(SMALL)
-    model = module.Translator(kind, WORDS, argparse.Namespace(**{**vars(options), **changed})).eval()
-    for parameter in model.parameters():
-        parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-def sentences(*lengths: int) -> torch.Tensor:
-    rows = [[*torch.randint(4, WORDS, (length,)).tolist(), END] for length in lengths]
-    return torch.tensor([row + [PAD] * (max(lengths) + 1 - len(row)) for row in rows])
 
 
 @kinds
@@ -69,64 +52,6 @@ def test_encoder_and_decoder_compile_whole_and_once_for_every_length(example: Ma
     for source, target in ((sentences(5, 3), sentences(4, 6)), (sentences(7, 2, 4), sentences(3, 9, 5))):
         assert torch.allclose(states(source, target), model.states(source, target), atol=1e-5)
     assert len(compiled) == 1
-
-
-@pytest.mark.parametrize("kind", ["lorentz", "euclidean"])
-def test_a_batch_to_be_recorded_has_another_shape_and_the_same_loss(example: Make, kind: str) -> None:
-    module, model = example("translation").module, model_of(example, kind)
-    options = module.arguments().parse_args([*SMALL, "--tokens", "80", "--device", "cpu"])
-    pairs = [(rows[0], rows[1]) for rows in torch.randint(4, WORDS, (4, 2, 11)).tolist()]
-    losses, shapes = [], []
-    for options.graphs in (False, True):
-        source, target = next(module.read_batches(pairs, options))
-        shapes.append((*source.shape, *target.shape))
-        loss = model.loss(source, target, 0.1)
-        losses.append([loss, *torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])])
-    assert shapes == [(4, 12, 4, 13), (5, 16, 5, 16)]
-    torch.testing.assert_close(*losses)
-
-
-def test_recorded_batches_hold_every_pair_in_few_shapes(example: Make) -> None:
-    module = example("translation").module
-    options = module.arguments().parse_args([*SMALL, "--tokens", "200", "--device", "cpu"])
-    options.graphs = True
-    pairs = [([k] * (k % 13 + 1), [k] * (k % 11 + 1)) for k in range(4, 404)]
-    batches = list(module.read_batches(pairs, options, shuffled=True))
-    found = [row[0] for source, _ in batches for row in source.tolist() if row[0] != END]
-    assert sorted(found) == list(range(4, 404))
-    assert {side.shape[1] % 8 for batch in batches for side in batch} == {0}
-    assert all(source.numel() <= 200 and len(source) == len(target) for source, target in batches)
-    assert len({(source.shape, target.shape) for source, target in batches}) <= 6
-
-
-def test_each_shape_is_recorded_once_and_only_in_training(example: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, model = example("translation").module, model_of(example, "lorentz")
-    pair = sentences(5, 3), sentences(4, 6)
-    expected, made = model.states(*pair), []
-
-    def recorded(graph: torch.nn.Module, sample: tuple[torch.Tensor, ...], **_: Any) -> torch.nn.Module:
-        made.append([tuple(x.shape) for x in sample])
-        assert {id(p) for p in graph.parameters()} == {id(p) for p in model.parameters()}
-        return graph
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    names = list(model.state_dict())
-    model.states = module.Recorded(model)
-    assert list(model.state_dict()) == names
-    torch.testing.assert_close(model.states(*pair), expected)
-    assert made == []
-    model.train()
-    for lengths in ((5, 3), (3, 5), (7, 2), (5, 4)):
-        model.states(sentences(*lengths), sentences(4, 6))
-    with torch.no_grad():
-        model.states(sentences(1, 1), sentences(4, 6))
-    assert made == [[(2, 6), (2, 7)], [(2, 8), (2, 7)]]
-
-
-def test_graphs_without_a_gpu_are_refused(example: Make) -> None:
-    with pytest.raises(RelsimError, match=r"^--graphs needs a GPU, got --device cpu: leave it away$"):
-        example("translation").run("--graphs", "--device", "cpu")
 
 
 @kinds

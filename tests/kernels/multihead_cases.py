@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorentz_kernels.multihead import Heads, Map, multihead, naive, plan
+from lorentz_kernels.multihead import Heads, Map, multihead, plan
 
 NAMES = "query", "memory", "into", "into time", "into bias", "out", "out time", "out bias", "scale", "c"
 
@@ -55,7 +55,7 @@ class Problem:
         query, memory, *maps, scale, c = tensors
         into, out = Map(*maps[:3]), Map(*maps[3:])
         c = 0.5 if c is None else c
-        if function is naive.multihead:
+        if function is not multihead:
             return function(query, memory, into, out, self.case.heads, self.mask, scale, c)
         how = plan(query, memory, into, out, self.case.heads, self.mask, c)
         assert how is not None

@@ -16,10 +16,12 @@ from lorentz_kernels.command import modules
 from lorentz_kernels.linear import linear, linear_with_time, naive
 from lorentz_kernels.linear_logsumexp import linear_logsumexp, linear_logsumexp_mean, lorentz_logsumexp
 from lorentz_kernels.measure import Benchmark, Check, verdicts
+from lorentz_kernels.multihead.naive import multihead as specification
 from lorentz_kernels.pairwise_dist import pairwise_dist
 from lorentz_kernels.rank import linear_rank, lorentz_rank
 from lorentz_kernels.riemannian_adam import adam_step, adam_step_
 from tests.kernels.compare import assert_close
+from tests.kernels.multihead_cases import CASES, Case, Problem, gradients, problem
 
 pytestmark = [
     pytest.mark.gpu,
@@ -117,6 +119,21 @@ def test_copies_of_the_target_tie_with_it_wherever_they_stand(
         assert (equal == 999).all()
 
 
+@pytest.mark.parametrize("backend", [None, "triton"], ids=["few", "kernels"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_multi_head_attention_is_its_specification(
+    case: Case, backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend:
+        monkeypatch.setenv("LORENTZ_KERNELS_BACKEND", backend)
+    p = problem(case, width=16, inputs=32)
+    truth = gradients(p, specification, torch.float64)
+    mask = None if p.mask is None else p.mask.cuda()
+    moved = Problem([None if x is None else x.cuda() for x in p.tensors], mask, p.grad.cuda(), case)
+    for name, found in gradients(moved).items():
+        assert_close(name, truth[name], found.cpu(), 2e-4)
+
+
 @large(24)
 def test_rows_beyond_two_to_the_31_are_found_by_scores_and_attention() -> None:
     width, entries = 32, 2**26 + 5  # 2^31 + 160 numbers
@@ -133,6 +150,10 @@ def test_rows_beyond_two_to_the_31_are_found_by_scores_and_attention() -> None:
     heads.select(1, -1).copy_(torch.randn(64, width, device="cuda"))
     out = attention(heads, heads, heads)
     last = heads.narrow(1, heads.shape[1] - 1, 1).double()
+    assert_close("points", attention(last, last, last, backend="torch"), out.narrow(1, out.shape[1] - 1, 1), 3e-2)
+    del out
+    heads = heads.view(1, -1, 32, width)  # of which one tile holds each
+    out, last = attention(heads, heads, heads), heads.narrow(1, heads.shape[1] - 1, 1).double()
     assert_close("points", attention(last, last, last, backend="torch"), out.narrow(1, out.shape[1] - 1, 1), 3e-2)
 
 
