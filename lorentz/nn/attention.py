@@ -220,7 +220,8 @@ class MultiheadAttention(LorentzModule):
     ) -> Tensor | None:
         """Return the attended points where the maps and the attention are one function of autograd."""
         out_proj, appends = self.out_proj, self.bias_k is not None or self.add_zero_attn
-        if self.in_proj_weight is None or key is not value or appends or not plain(out_proj):
+        whole = plain(out_proj) and out_proj.manifold is self.manifold
+        if self.in_proj_weight is None or key is not value or appends or not whole:
             return None
         x, memory = self._batched(query), None if query is key else self._batched(key)
         length = (x if memory is None else memory).shape[1]

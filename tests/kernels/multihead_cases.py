@@ -71,7 +71,8 @@ def problem(case: Case, dtype: torch.dtype = torch.float32, width: int = 4, inpu
 
     heads, keys = case.heads, case.keys or case.queries
     rows, joined = sum(heads.all) * width, heads.queries * width
-    maps = [normal(rows, inputs) / 4, normal(rows) / 4, normal(rows) / 4, normal(6, joined) / 3, normal(6), normal(6)]
+    into = [0.7 * inputs**-0.5 * normal(*shape) for shape in ((rows, inputs), (rows,), (rows,))]
+    maps = [*into, normal(6, joined) / 3, normal(6), normal(6)]
     if not case.bias:
         maps[2] = maps[5] = None
     memory = None if case.keys is None else normal(2, keys, inputs)

@@ -130,8 +130,8 @@ def test_multi_head_attention_is_its_specification(
     truth = gradients(p, specification, torch.float64)
     mask = None if p.mask is None else p.mask.cuda()
     moved = Problem([None if x is None else x.cuda() for x in p.tensors], mask, p.grad.cuda(), case)
-    for name, found in gradients(moved).items():
-        assert_close(name, truth[name], found.cpu(), 2e-4)
+    for name, found in gradients(moved).items():  # as tests/kernels/test_attention_precision.py emulates them
+        assert_close(name, truth[name], found.cpu(), 2e-3 if name in ("scale", "c") else 2e-4)
 
 
 @large(24)

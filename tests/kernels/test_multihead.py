@@ -74,13 +74,14 @@ def test_it_leaves_alone_what_it_does_not_know() -> None:
     into, out, heads = Map(*maps[:3]), Map(*maps[3:]), CASES[4].heads  # type: ignore[arg-type]
     assert query is not None
 
-    def known(x: Tensor = query, mask: Tensor | None = None, c: Any = 1.0, heads: Heads = heads) -> bool:
-        return plan(x, memory, into, out, heads, mask, c) is not None
+    def known(x: Tensor = query, keys: Tensor | None = memory, mask: Tensor | None = None, c: Any = 1.0) -> bool:
+        return plan(x, keys, into, out, heads, mask, c) is not None
 
     assert known()
     assert not known(query.double())
     assert not known(query.bfloat16())  # weights of another dtype
     assert not known(query[:, :0])
+    assert not known(keys=memory[:1])  # for all queries
     assert not known(mask=torch.zeros(5, 3, requires_grad=True))
     assert not known(c=torch.ones(5, 1))  # a curvature for each row
     assert not torch.func.vmap(lambda x: torch.tensor(known(x[None])))(query).any()

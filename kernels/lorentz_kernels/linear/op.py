@@ -90,7 +90,7 @@ def _run(
     _check(x, weight, time_weight, bias, x0)
     name = check(activation)
     module = implementation(x, weight, time_weight, bias, c, x0, backend=backend)
-    if module is None:
+    if module is None or (module is closed and x.is_cuda and result_dtype(x).itemsize < 4):  # which it would cast often
         return specification(x, weight, time_weight, bias, c, activation=activation, x0=x0)
     found = _Linear.apply(x, weight, time_weight, bias, c, x0, _Form(module, result_dtype(x), name, timed))
     if timed:

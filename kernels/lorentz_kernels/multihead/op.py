@@ -48,7 +48,7 @@ def plan(
     keys, chosen = query if memory is None else memory, choose(query, *others)
     narrow = len(into.weight) // sum(heads.all) <= op.WIDEST and query.numel() > 0 and keys.numel() > 0
     possible = narrow if chosen == "triton" else flash.runs(query, keys, query)
-    alike = keys.dtype == query.dtype and out.weight.dtype == into.weight.dtype
+    alike = (keys.dtype, len(keys), out.weight.dtype) == (query.dtype, len(query), into.weight.dtype)
     return Plan(heads, chosen, linear, dtype) if possible and alike else None
 
 

@@ -306,6 +306,44 @@ def test_steps_with_a_cache_equal_the_causal_forward(
         torch.testing.assert_close(step, weights[:, -step.shape[1] :], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("unbatched", [False, True], ids=["batch", "one"])
+@pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
+@pytest.mark.parametrize(
+    "kwargs", [{}, CACHED["grouped"], {"qk_norm": True, "batch_first": False, "bias": False}], ids=str
+)
+def test_one_function_of_autograd_gives_what_the_steps_give(
+    kwargs: dict[str, Any], cross: bool, unbatched: bool
+) -> None:
+    module, c = attention(**kwargs).float(), Lorentz(c=0.5, learnable=True)
+    module.manifold = module.out_proj.manifold = c
+    query = normal(*(() if unbatched else (3,)), 3, 8, dtype=torch.float32).requires_grad_()
+    memory = (
+        normal(*(() if unbatched else (3,)), 3, 8, dtype=torch.float32, seed=1).requires_grad_() if cross else query
+    )
+    leaves = [query, *([memory] if cross else []), *module.parameters()]
+    mask = torch.tensor([False, True, False]).repeat(3, 1)
+
+    def derived() -> list[Tensor]:
+        out = module(query, memory, memory, need_weights=False, attn_mask=mask, is_causal=True)[0]
+        return [out, *torch.autograd.grad(out.square().sum(), leaves)]
+
+    found = derived()
+    assert type(found[0].grad_fn).__name__ in ("_MultiheadBackward", "TransposeBackward0", "SelectBackward0")
+    module.out_proj.register_forward_hook(lambda *_: None)
+    for one, other in zip(found, derived(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_memory_for_all_queries_and_a_map_of_another_space_go_by_steps() -> None:
+    module, query, memory = attention().float(), normal(3, 4, 8).float(), normal(1, 5, 8).float()
+    out = module(query, memory, memory, need_weights=False)[0]
+    several = memory.expand(3, 5, 8)
+    torch.testing.assert_close(out, module(query, several, several, need_weights=False)[0])
+    module.out_proj.manifold = Lorentz(c=2.0)
+    expected = module(query, query, query)[0]
+    torch.testing.assert_close(module(query, query, query, need_weights=False)[0], expected)
+
+
 def test_at_one_radius_the_lengths_of_queries_and_keys_do_not_count() -> None:
     module, x = attention(qk_norm=True, bias=False), normal(3, 6, 8)
     expected = module(x, x, x)[0]
