@@ -84,7 +84,7 @@ def backward(
     """Return the gradients that are needed for that of the output, (N, out); `derived`: x0 is that of x."""
     grad = gradient(grad, epilogue)
     wide = grad.to(x0.dtype)
-    slope = wide @ time_weight.to(x0.dtype)[:, None]
+    slope = (wide @ time_weight.to(x0.dtype)).unsqueeze(-1)
     ratio = slope / x0 if derived else None
     sums = None
     if needed[3]:
