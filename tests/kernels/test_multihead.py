@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lorentz_kernels.linear.naive import linear
 from lorentz_kernels.multihead import Heads, Map, multihead, naive, plan
@@ -87,6 +88,13 @@ def test_it_leaves_alone_what_it_does_not_know() -> None:
     assert not torch.func.vmap(lambda x: torch.tensor(known(x[None])))(query).any()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         assert not known()
+
+
+def test_tensors_without_values_have_shapes() -> None:
+    p = problem(CASES[0])
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = [None if x is None else mode.from_tensor(x) for x in p.tensors]
+        assert p.call(multihead, fake).shape == p.grad.shape
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from lorentz_kernels.attention import closed
 from lorentz_kernels.attention.given import Given, Options, added, parse
@@ -34,8 +35,8 @@ class Short(NamedTuple):
 
     @staticmethod
     def of(q: Tensor, k: Tensor, v: Tensor, c: Curvature, qk_norm: bool) -> Short | None:
-        """Return the operators if they are exact for these tensors, and nobody has chosen another form."""
-        if not (_fits(q, k, v) and torch.backends.cuda.flash_sdp_enabled()):
+        """Return the operators if they are exact for what these tensors hold, and nobody has chosen another form."""
+        if isinstance(v, FakeTensor) or not (_fits(q, k, v) and torch.backends.cuda.flash_sdp_enabled()):
             return None
         with torch.no_grad():
             q_square, k_square, v_square = (closed.square(widen(x)) for x in (q, k, v))
