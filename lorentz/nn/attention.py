@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import lorentz.functional as LF
 from lorentz.manifold import Lorentz
 from lorentz.nn import _masks
+from lorentz.nn._heads import check_heads, weights_of
 from lorentz.nn.cache import KeyValueCache
 from lorentz.nn.linear import Linear, plain
 from lorentz.nn.module import LorentzModule
@@ -77,7 +78,7 @@ class MultiheadAttention(LorentzModule):
         self.vdim = embed_dim if vdim is None else vdim
         self.num_heads = num_heads
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _check_heads(embed_dim, num_heads, self.num_kv_heads)
+        check_heads(embed_dim, num_heads, self.num_kv_heads)
         self.head_dim = embed_dim // num_heads
         self.dropout = dropout
         self.batch_first = batch_first
@@ -205,7 +206,7 @@ class MultiheadAttention(LorentzModule):
         out = self._join(points, query.dim())
         if not need_weights:
             return self.out_proj(out), None
-        weights = _weights(q, self._repeat_groups(k), mask, scale, c)
+        weights = weights_of(q, self._repeat_groups(k), mask, scale, c)
         weights = weights.mean(1) if average_attn_weights else weights
         return self.out_proj(out), weights if query.dim() == 3 else weights[0]
 
@@ -309,26 +310,3 @@ class MultiheadAttention(LorentzModule):
             state_dict[times] = weight.new_zeros(self.in_proj_time_weight.shape)
             state_dict[scale] = weight.new_full(self.log_scale.shape, self._initial_log_scale)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _check_heads(embed_dim: int, num_heads: int, num_kv_heads: int) -> None:
-    if min(embed_dim, num_heads, num_kv_heads) <= 0:
-        raise ValueError(
-            f"expected positive embed_dim, num_heads and num_kv_heads, got {embed_dim}, {num_heads} and {num_kv_heads}"
-        )
-    if embed_dim % num_heads or num_heads % num_kv_heads:
-        raise ValueError(
-            f"expected embed_dim a multiple of num_heads, and that of num_kv_heads, "
-            f"got {embed_dim}, {num_heads} and {num_kv_heads}"
-        )
-
-
-def _weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: Tensor, c: float | Tensor) -> Tensor:
-    """Return softmax_j(2 s <q_i, k_j>), which is that of -s |q_i - k_j|_L^2: (..., L, S), zeros without keys."""
-    scores = 2 * scale * LF.pairwise_inner(q, k, c)
-    if mask is None:
-        return scores.softmax(-1).to(q.dtype)
-    scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    alive = (scores != float("-inf")).any(-1, keepdim=True)
-    weights = torch.where(alive, scores, 0.0).softmax(-1)
-    return torch.where(alive, weights, 0.0).to(q.dtype)

@@ -1,4 +1,4 @@
-"""What the implementations of attention are given: tensors of four dimensions, and numbers."""
+"""What the implementations of attention are given, tensors of four dimensions and numbers, and room for results."""
 
 from __future__ import annotations
 
@@ -59,3 +59,17 @@ def revived(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
     alive = (mask > float("-inf")).any(-1, keepdim=True)
     return torch.where(alive, mask, 0.0).to(dtype), alive
+
+
+def empty_in_order(like: Tensor, width: int) -> Tensor:
+    """Return an empty tensor (B, H, L, width) for rows of `like`, in memory (B, L, H, width), as joined heads lie."""
+    batch, heads, length = like.shape[:3]
+    return like.new_empty(batch, length, heads, width).transpose(1, 2)
+
+
+def empty_rows(q: Tensor, k: Tensor, scale: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty gradients of scale for queries, of c for queries and for keys; without elements if of none."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    of = ((scale, q), (c, q), (c, k))
+    first, second, third = (x.new_empty((0,) if given is None else x.shape[:3], dtype=dtype) for given, x in of)
+    return first, second, third

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from lorentz_kernels.attention import dense
 from lorentz_kernels.attention.closed import through_radius
-from lorentz_kernels.attention.given import Options, parse
+from lorentz_kernels.attention.given import Options, empty_in_order, empty_rows, parse
 from lorentz_kernels.attention.naive import at_one_radius
 from lorentz_kernels.registry import operator
 
@@ -85,12 +84,6 @@ def _normed(q: Tensor, k: Tensor, *rest: Any) -> tuple[tuple[Any, ...], Options]
     return given, options
 
 
-def empty_in_order(like: Tensor, width: int) -> Tensor:
-    """Return an empty tensor (B, H, L, width) for rows of `like`, in memory (B, L, H, width), as joined heads lie."""
-    batch, heads, length = like.shape[:3]
-    return like.new_empty(batch, length, heads, width).transpose(1, 2)
-
-
 def _in_order(like: Tensor, x: Tensor) -> Tensor:
     return empty_in_order(like, x.shape[-1]).copy_(x)
 
@@ -103,14 +96,6 @@ def _shapes_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: Any, c: Any, *_: Any
 ) -> tuple[Tensor, ...]:
     return *(empty_in_order(x, x.shape[-1]) for x in (q, k, v)), *empty_rows(q, k, scale, c)
-
-
-def empty_rows(q: Tensor, k: Tensor, scale: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return empty gradients of scale for queries, of c for queries and for keys; without elements if of none."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    of = ((scale, q), (c, q), (c, k))
-    first, second, third = (x.new_empty((0,) if given is None else x.shape[:3], dtype=dtype) for given, x in of)
-    return first, second, third
 
 
 attention_tile = operator(SCHEMA, triton=_forward, torch_path=_dense, fake=_shapes)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorentz_kernels.attention.given import parse
-from lorentz_kernels.attention.tile import empty_in_order, empty_rows
+from lorentz_kernels.attention.given import empty_in_order, empty_rows, parse
 from lorentz_kernels.attention.triton.backward_keys import attention_backward_keys
 from lorentz_kernels.attention.triton.backward_queries import attention_backward_queries
 from lorentz_kernels.attention.triton.forward import attention_forward
