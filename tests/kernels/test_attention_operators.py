@@ -24,10 +24,11 @@ CALLS: dict[str, dict[str, Any]] = {
 calls = pytest.mark.parametrize("options", CALLS.values(), ids=CALLS)
 
 
-@pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[32, 0], ids=["short", "long"])
+def fused(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Route `attention` to its operators, as on a GPU; a CPU that interprets nothing runs their equations."""
     monkeypatch.setattr("lorentz_kernels.attention.op.choose", lambda *_, **__: "triton")
+    monkeypatch.setattr("lorentz_kernels.attention.tile.LONGEST", request.param)
 
 
 def operands(length: int = 3, dtype: torch.dtype = torch.float32, grad: bool = True) -> tuple[Tensor, ...]:
@@ -179,7 +180,8 @@ def test_autocast_narrows_coordinates_and_not_times() -> None:
 def test_what_no_kernel_knows_takes_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = operands()
     expected = naive.attention(q, k, v)
-    monkeypatch.setattr("lorentz_kernels.attention.op.operators.attention", None)
+    for each in ("op.operators.attention", "tile.Tile.attention"):
+        monkeypatch.setattr(f"lorentz_kernels.attention.{each}", None)
     torch.testing.assert_close(attention(q, k, v, c=torch.ones(2, 1, 1, 1)), expected)
     mask = torch.zeros(3, 5, requires_grad=True)
     torch.testing.assert_close(attention(q, k, v, mask), expected)

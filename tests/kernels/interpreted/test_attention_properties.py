@@ -15,6 +15,12 @@ from tests.kernels.compare import assert_close, error_ratio
 RUN = {"backend": "triton", "c": 0.5}
 
 
+@pytest.fixture(autouse=True, params=[32, 0], ids=["short", "long"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of the kernels of short sequences, and of the others."""
+    monkeypatch.setattr("lorentz_kernels.attention.tile.LONGEST", request.param)
+
+
 def operands(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, length, 3, generator=generator).to(dtype) for length in (5, 17, 17))

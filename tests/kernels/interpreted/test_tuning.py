@@ -32,7 +32,7 @@ def step(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> list[Tens
 
 
 CALLS: dict[str, tuple[set[str], Callable[[], Any]]] = {
-    "attention": ({"forward", "backward_keys", "backward_queries"}, lambda: step(attention, *[(1, 1, 5, 16)] * 3)),
+    "attention": ({"forward", "backward_keys", "backward_queries"}, lambda: step(attention, *[(1, 1, 33, 16)] * 3)),
     "linear_logsumexp": ({"mean", "backward"}, lambda: step(linear_logsumexp, ROWS, (7, 20))),
     "linear_logsumexp forward": ({"forward"}, lambda: linear_logsumexp(*_detached(), backend="triton")),
     "linear_logsumexp mean": ({"mean"}, lambda: linear_logsumexp_mean(*_detached(), backend="triton")),
