@@ -1,4 +1,4 @@
-"""Encoder and decoder as CUDA graphs: a batch for which Python launches one thing each way, not a thousand kernels."""
+"""Encoder and decoder as CUDA graphs: Python launches a pass, not its kernels one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from _translator import Translator
 from torch import Tensor, nn
 
 MULTIPLE = 8
-"""Subwords by which the lengths of recorded batches differ: each shape is recorded once, in a fraction of a second."""
+"""Subwords by which the lengths of recorded batches differ: each shape is recorded, once."""
 
 
 class Recorded:

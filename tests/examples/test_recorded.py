@@ -93,5 +93,5 @@ def test_recorded_passes_give_what_the_layers_give(example: Make, kind: str, red
 
 
 def test_graphs_without_a_gpu_are_refused(example: Make) -> None:
-    with pytest.raises(RelsimError, match=r"^--graphs needs a GPU, got --device cpu: leave it away$"):
+    with pytest.raises(RelsimError, match=r"^--graphs needs a GPU, got --device cpu: leave it out$"):
         example("translation").run("--graphs", "--device", "cpu")

@@ -214,6 +214,8 @@ def test_a_bad_line_is_named(example: Make) -> None:
     (script.folder / "bad.tsv").write_text("Hi.\tHallo!\nHi.\n")
     with pytest.raises(RelsimError, match=r"^bad.tsv:2: expected English<TAB>German, got 'Hi.'$"):
         script.module.read(Path("bad.tsv"))
+    with pytest.raises(RelsimError, match=r"^nothing.tsv: no such folder or file: give one with train.de and train.en"):
+        script.module.read(Path("nothing.tsv"))
     for name, lines in {"train.de": "a\nb\n", "train.en": "a\n"}.items():
         (script.folder / name).write_text(lines)
     with pytest.raises(RelsimError, match=r"^train.en: 1 lines where train.de has 2: align them$"):

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from lorentz_kernels.attention import naive
+from tests.kernels.compare import assert_close
+
+SUMS = "dc", "dscale"  # over rows whose summands cancel
 
 
 @dataclass(frozen=True)
@@ -120,3 +123,12 @@ def truth(p: Problem, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
         points, list(names.values()), p.grad.to(dtype), allow_unused=True, materialize_grads=True
     )
     return {"points": points.detach()} | dict(zip(names, found, strict=True))
+
+
+def check(found: dict[str, Tensor], expected: dict[str, Tensor], limits: dict[str, float]) -> None:
+    """Fail unless what was found is within its limits of what is expected; a sum, within those of its magnitudes."""
+    for name, wanted in expected.items():
+        if name in SUMS:
+            assert (found[name] - wanted).norm() <= limits[name] * found[f"|{name}|"].norm(), name
+        else:
+            assert_close(name, wanted, found[name], limits[name])

@@ -1,7 +1,7 @@
 """`multihead` for callers: the maps and the attention between them, with their gradients, as one function of autograd.
 
-Over short sequences a layer's time is Python's and autograd's, for each of some thirty small operations. What computes
-is what `linear` and `attention` would run, and their gradients in closed form.
+Over short sequences a layer's time is Python's and autograd's, for a graph of 48 nodes. What computes is what `linear`
+and `attention` would run, and their gradients in closed form.
 """
 
 from __future__ import annotations
