@@ -29,9 +29,7 @@ def read(path: Path | None) -> dict[str, Pairs]:
         pairs = written_from_rules(5000)
         return {"train": pairs[:4400], "valid": pairs[4400:4700], "test": pairs[4700:]}
     if not path.exists():
-        raise RelsimError(
-            f"{path}: no such folder or file: give one with train.de and train.en, or lines of pairs"
-        )
+        raise RelsimError(f"{path}: no such folder or file: give one with train.de and train.en, or lines of pairs")
     if path.is_file():
         return split_by_paraphrase(tabbed(path))
     names = {"train": "train", "valid": "val", "test": "test_2016_flickr"}

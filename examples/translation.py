@@ -164,9 +164,7 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient")
     options.add_argument("--beam", type=int, default=4)
     options.add_argument("--bfloat16", action="store_true", help="products in 16 bits")
-    options.add_argument(
-        "--graphs", action=argparse.BooleanOptionalAction, help="record the layers; default on a GPU"
-    )
+    options.add_argument("--graphs", action=argparse.BooleanOptionalAction, help="record the layers; default on a GPU")
     lorentz = options.add_argument_group("the Lorentz model alone")
     lorentz.add_argument("--curvature", type=float, default=1.0, help="c of the layers, in units of 1 / n")
     lorentz.add_argument("--table-curvature", type=float, default=1.0, help="c of the table, in units of 1 / n")
